@@ -1,0 +1,227 @@
+"""The schema of a checkpoint's ``config.json``: everything needed to use a metric except its weights."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+
+FORMAT = 1
+MODES = {"none": "NR", "full": "FR", "partial": "PR"}
+FEATURES = ("avg", "token")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How a picture becomes the network's input: shorter side to `resize`, centre `crop`, normalise.
+
+    Args:
+        resize: length of the shorter side after resizing, in pixels.
+        crop: side of the centre crop, in pixels; at most `resize`.
+        mean, std: per RGB channel, for pictures in [0, 1].
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """One checkpoint, described wholly.
+
+    Args:
+        name: what the metric is called in results.
+        reference: ``"none"``, ``"full"`` or ``"partial"``: whether it compares with the image prompt.
+        backbone: name of a timm architecture.
+        feature: ``"avg"``, the average of the last feature map or of the patch tokens, or ``"token"``,
+            the class token before the final norm.
+        hidden: width of the head's hidden layer; None for the papers' width (half of the head's input).
+        dimensions: what the head predicts, in order; the first is what calling the metric returns.
+        score_range: lowest and highest score of the labels it was trained on.
+        transform: preprocessing.
+        sha256: of the weights file, 64 hexadecimal digits.
+        provenance: free text by key; ``labels`` (what it learned from) and ``license`` are required.
+        repo, revision: where the same bytes are published on the Hugging Face Hub, if they are.
+
+    Raises:
+        CheckpointError: for a value out of its domain, naming the field.
+    """
+
+    name: str
+    reference: str
+    backbone: str
+    feature: str = "avg"
+    hidden: int | None = None
+    dimensions: tuple[str, ...] = ("quality",)
+    score_range: tuple[float, float] = (0.0, 5.0)
+    transform: Transform = field(default_factory=Transform)
+    sha256: str = ""
+    provenance: dict[str, str] = field(default_factory=lambda: {"labels": "unknown", "license": "unknown"})
+    repo: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        t = self.transform
+        for ok, name, wanted in (
+            (_matches(r"[\w.-]{1,96}", self.name), "name", "letters, digits, '.', '-' and '_'"),
+            (self.reference in MODES, "reference", f"one of {', '.join(MODES)}"),
+            (_matches(r"[a-z0-9_]{1,96}", self.backbone), "backbone", "the name of a timm architecture"),
+            (self.feature in FEATURES, "feature", f"one of {', '.join(FEATURES)}"),
+            (self.hidden is None or 1 <= self.hidden <= 65536, "hidden", "null, or 1 to 65536"),
+            (
+                1 <= len(self.dimensions) <= 16
+                and len(set(self.dimensions)) == len(self.dimensions)
+                and all(_matches(r"[a-z][a-z0-9_]{0,31}", d) for d in self.dimensions),
+                "dimensions",
+                "1 to 16 different lower-case words",
+            ),
+            (
+                len(self.score_range) == 2 and self.score_range[0] < self.score_range[1],
+                "score_range",
+                "[lowest, highest]",
+            ),
+            (1 <= t.crop <= t.resize <= 4096, "transform", "1 <= crop <= resize <= 4096"),
+            (len(t.mean) == 3 and len(t.std) == 3 and min(t.std) > 0, "transform", "3 means, 3 stds above 0"),
+            (_matches(r"|[0-9a-f]{64}", self.sha256), "sha256", "64 hexadecimal digits"),
+            ({"labels", "license"} <= self.provenance.keys(), "provenance", "'labels' and 'license'"),
+        ):
+            if not ok:
+                raise CheckpointError(f"config: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+    @property
+    def mode(self) -> str:
+        """``"NR"``, ``"FR"`` or ``"PR"``."""
+        return MODES[self.reference]
+
+    def with_(self, **changes: Any) -> "MetricConfig":
+        """A copy with some fields changed, validated again."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "config.json") -> "MetricConfig":
+        """Read a `config.json`; unknown keys, missing keys and wrong types are refused.
+
+        Args:
+            text: the file's content.
+            where: its name, for messages.
+
+        Raises:
+            CheckpointError: when it is not a config of this format.
+        """
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict) or "format" not in data:
+                raise CheckpointError("it is not an aigciqa config ('format' is missing)")
+            if data.pop("format") != FORMAT:
+                raise CheckpointError(f"its format is not {FORMAT}; upgrade aigciqa to read it")
+            return _build(cls, data)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{where}: not readable as JSON: {error}") from None
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text, re.ASCII) is not None
+
+
+def _build(cls: type, data: dict[str, Any]) -> Any:
+    """A config dataclass from parsed JSON, every field checked against its annotation."""
+    known = {f.name: f for f in fields(cls)}
+    if unknown := data.keys() - known.keys():
+        raise CheckpointError(f"unknown keys {sorted(unknown)}")
+    values = {}
+    for key, value in data.items():
+        kind = known[key].type
+        if kind is Transform and isinstance(value, dict):
+            values[key] = _build(Transform, value)
+        elif kind is not Transform and _fits(value, str(kind)):
+            values[key] = tuple(value) if isinstance(value, list) else value
+        else:
+            raise CheckpointError(f"config: {key} has the wrong type: {value!r}")
+    try:
+        return cls(**values)
+    except TypeError as error:  # a required key is missing
+        raise CheckpointError(str(error).replace(f"{cls.__name__}.__init__()", "config")) from None
+
+
+def _fits(value: Any, kind: str) -> bool:
+    def number(x: Any) -> bool:
+        return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e9
+
+    if kind.endswith("| None"):
+        return value is None or _fits(value, kind.removesuffix("| None").strip())
+    if kind.startswith("tuple[float"):
+        return isinstance(value, list) and all(map(number, value))
+    if kind.startswith("tuple[str"):
+        return isinstance(value, list) and all(isinstance(x, str) for x in value)
+    if kind.startswith("dict[str"):
+        return isinstance(value, dict) and all(isinstance(x, str) for x in value.values())
+    if "int" in kind:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str)
+
+
+PAPER_BACKBONES: dict[str, dict[str, Any]] = {
+    # name in the papers: timm architecture, feature, preprocessing (arXiv 2311.15556 and 2404.18409)
+    "vgg16": {"backbone": "vgg16"},
+    "vgg19": {"backbone": "vgg19"},
+    "resnet18": {"backbone": "resnet18"},
+    "resnet50": {"backbone": "resnet50"},
+    "inceptionv4": {"backbone": "inception_v4", "transform": Transform(resize=320, crop=299)},
+    "vit-l": {"backbone": "vit_large_patch16_224", "feature": "token"},
+}
+
+
+def paper_config(backbone: str, reference: str = "none", **changes: Any) -> MetricConfig:
+    """The config of one of the papers' models, before training.
+
+    Args:
+        backbone: ``vgg16``, ``vgg19``, ``resnet18``, ``resnet50``, ``inceptionv4`` (arXiv 2311.15556) or
+            ``vit-l`` (arXiv 2404.18409).
+        reference: ``"none"``, ``"full"`` or ``"partial"``.
+        **changes: any field of `MetricConfig`.
+
+    Raises:
+        CheckpointError: for another backbone (build a `MetricConfig` for those) or a wrong field value.
+
+    Example:
+        >>> from aigciqa import paper_config
+        >>> paper_config("inceptionv4", "full").transform.crop
+        299
+    """
+    if backbone not in PAPER_BACKBONES:
+        raise CheckpointError(
+            f"{backbone!r} is none of the papers' backbones ({', '.join(PAPER_BACKBONES)}); "
+            "for any other timm architecture build a MetricConfig(name=, reference=, backbone=)"
+        )
+    name = f"{MODES.get(reference, reference).lower()}-{backbone}"
+    return MetricConfig(**{"name": name, "reference": reference, **PAPER_BACKBONES[backbone], **changes})
+
+
+def read_config(folder: Path) -> MetricConfig:
+    """The config of the checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: when there is none, or it is not valid.
+    """
+    path = folder / "config.json"
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 20)  # a config is about a page
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} is not a checkpoint: cannot read {path.name} ({error.strerror}); "
+            "a checkpoint is a folder with config.json and model.safetensors"
+        ) from None
+    return MetricConfig.from_json(text, where=str(path))

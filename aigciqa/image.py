@@ -1,0 +1,213 @@
+"""Anything a user may pass as a picture, as RGB tensors, or a clear error."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import InputError
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Array | Tensor"
+Pictures: TypeAlias = "Picture | list[Picture] | tuple[Picture, ...]"
+
+TOLERANCE = 1e-4  # how far a float may lie outside [0, 1]: rounding of an earlier operation
+
+
+def is_many(pictures: Any) -> bool:
+    """Whether `pictures` is a list, a tuple or an (N, C, H, W) tensor rather than one picture."""
+    return isinstance(pictures, list | tuple) or (isinstance(pictures, Tensor) and pictures.ndim == 4)
+
+
+def read(pictures: Pictures) -> Iterator[Tensor]:
+    """Decode pictures one after another.
+
+    EXIF orientation is applied, transparency is composited on white, grey is repeated to three channels,
+    16-bit grey is scaled to 8 bits, CMYK and the other modes are converted as Pillow does, and of an
+    animation or a multi-page file the first frame is taken. Colour profiles are ignored.
+
+    Args:
+        pictures: one picture, or a list or tuple of them, of mixed kinds and sizes. A picture is a path, the
+            bytes or the open binary file of an encoded picture, a PIL image (its current frame), a numpy
+            array (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W). Arrays and tensors are uint8,
+            or float in [0, 1]; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+
+    Yields:
+        (1, 3, H, W), or (N, 3, H, W) for an (N, C, H, W) tensor: uint8, or float32 in [0, 1].
+
+    Raises:
+        InputError: naming the picture and what is wrong with it.
+
+    Example:
+        >>> import numpy as np
+        >>> [x.shape for x in read([np.zeros((8, 9), np.uint8), "gen.png"])]
+        [torch.Size([1, 3, 8, 9]), torch.Size([1, 3, 512, 512])]
+    """
+    if isinstance(pictures, list | tuple):
+        if not pictures:
+            raise InputError("no picture given: the list is empty")
+        for index, picture in enumerate(pictures):
+            yield _read_one(picture, f"picture {index}")
+    else:
+        yield _read_one(pictures, "picture")
+
+
+def _read_one(picture: Any, what: str) -> Tensor:
+    if isinstance(picture, Tensor):
+        return _from_tensor(picture, what)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, what)
+    if isinstance(picture, Image.Image):
+        return _from_pil(picture, what)
+    if isinstance(picture, str | os.PathLike):
+        return _from_path(picture)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _from_file(io.BytesIO(picture), f"{what} (bytes)")
+    if hasattr(picture, "read"):
+        data = picture.read()
+        if not isinstance(data, bytes):
+            raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
+        return _from_file(io.BytesIO(data), f"{what} ({getattr(picture, 'name', 'file object')})")
+    raise InputError(
+        f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
+        "a PIL image, a numpy array, a tensor, or a list of these"
+    )
+
+
+def _from_path(path: "str | os.PathLike[str]") -> Tensor:
+    name = os.fspath(path)
+    if "://" in name and not Path(name).exists():
+        raise InputError(f"{name}: is a URL; download it and pass the file or its bytes")
+    try:
+        with Path(name).open("rb") as file:
+            return _from_file(file, name)
+    except IsADirectoryError:
+        raise InputError(f"{name}: is a folder; pass the pictures in it as a list") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot be opened: {reason}") from None
+
+
+def _from_file(file: IO[bytes], what: str) -> Tensor:
+    try:
+        with Image.open(file) as image:
+            return _from_pil(image, what)
+    except UnidentifiedImageError:
+        raise InputError(f"{what}: not a picture that Pillow can read") from None
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything on broken files
+        raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
+
+
+def _from_pil(image: Image.Image, what: str) -> Tensor:
+    try:
+        image.load()
+        if 0 in image.size:
+            raise InputError(f"{what}: has no pixels (size {image.size[0]} x {image.size[1]})")
+        image = _upright(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            return _from_deep(image, what)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        elif image.mode == "1":
+            image = image.convert("L")
+        elif image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
+        return _from_array(np.array(image), what)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Corrupt EXIF data"
+            return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that cannot be parsed says nothing about orientation
+        return image
+
+
+def _from_deep(image: Image.Image, what: str) -> Tensor:
+    """Grey of 16 or 32 bits, or floats."""
+    values = np.array(image)
+    if image.mode == "F":
+        return _from_array(values, what)
+    if values.min() < 0 or values.max() > 65535:
+        raise InputError(
+            f"{what}: 32-bit integer pixels of unknown scale; convert to 8 or 16 bits, or to float in [0, 1]"
+        )
+    return _from_array(((values.astype(np.int64) + 128) // 257).astype(np.uint8), what)
+
+
+def _from_array(array: Array, what: str) -> Tensor:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 2, 3, 4):
+            hint = "; it looks like (C, H, W): pass array.transpose(1, 2, 0) or a tensor"
+        elif array.ndim == 4:
+            hint = "; pass a batch as list(array)"
+        raise InputError(f"{what}: array of shape {array.shape}, expected (H, W) or (H, W, 1 to 4){hint}")
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise InputError(f"{what}: {_wrong_dtype(str(array.dtype))}")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)  # also what torch does not know: longdouble, other byte orders
+    elif not array.flags.writeable or min(array.strides) < 0:
+        array = array.copy()
+    return _to_rgb(torch.from_numpy(array).permute(2, 0, 1)[None], what)
+
+
+def _from_tensor(tensor: Tensor, what: str) -> Tensor:
+    batch = tensor[None] if tensor.ndim == 3 else tensor
+    if batch.ndim != 4 or batch.shape[1] not in (1, 2, 3, 4):
+        hint = ""
+        if batch.ndim == 4 and batch.shape[-1] in (1, 2, 3, 4):
+            hint = "; the channels are last: permute them first, or pass a numpy array"
+        raise InputError(
+            f"{what}: tensor of shape {tuple(tensor.shape)}, expected (C, H, W) or (N, C, H, W) "
+            f"with C 1 to 4{hint}"
+        )
+    if batch.dtype != torch.uint8 and not batch.is_floating_point():
+        raise InputError(f"{what}: {_wrong_dtype(str(batch.dtype).removeprefix('torch.'))}")
+    return _to_rgb(batch, what)
+
+
+def _wrong_dtype(dtype: str) -> str:
+    return f"pixels are {dtype}; pass uint8 (0 to 255) or float in [0, 1]"
+
+
+def _to_rgb(batch: Tensor, what: str) -> Tensor:
+    if 0 in batch.shape:
+        raise InputError(f"{what}: has no pixels (shape {tuple(batch.shape)})")
+    if batch.is_floating_point():
+        batch = batch.float()
+        low, high = (x.item() for x in torch.aminmax(batch.detach()))
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails too
+            finite = abs(low) < 1e30 and abs(high) < 1e30
+            hint = f"{low:.4g} to {high:.4g}" if finite else "NaN or infinite"
+            advice = "divide by 255 or pass uint8" if 1.5 < high <= 255 and low >= 0 else "clamp or rescale"
+            raise InputError(f"{what}: float pixels must lie in [0, 1] but are {hint}; {advice}")
+    channels = batch.shape[1]
+    if channels in (2, 4):
+        batch = _on_white(batch[:, :-1], batch[:, -1:])
+    return batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch
+
+
+def _on_white(colour: Tensor, alpha: Tensor) -> Tensor:
+    if colour.dtype != torch.uint8:
+        return colour * alpha + (1 - alpha)
+    colour, alpha = colour.int(), alpha.int()
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)

@@ -1,0 +1,277 @@
+"""`Metric`: what the user holds."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import image
+from .config import MetricConfig
+from .errors import InputError
+from .image import Pictures
+from .model import load_network
+from .transform import preprocess
+from .weights import load_weights, parse_source
+
+_LOADING = threading.Lock()
+
+
+class Metric(nn.Module):
+    """Scores generated pictures, beside their references where the metric has them. Higher is better.
+
+    The checkpoint is opened at first use: by scoring, or by asking for its parameters or its config.
+    A metric always computes in evaluation mode, whatever `train` is told.
+
+    Args:
+        source: see `create_metric`.
+        dimension: which of the checkpoint's dimensions calling the metric returns; None for the first.
+        device: a torch device; None for CUDA where there is one, else the CPU.
+        as_loss: let gradients flow to the pictures. The value stays the score, and higher stays better, so
+            minimise ``-metric(pictures).mean()``.
+        batch_size: pictures per forward pass; None for 8 on a CPU (where more is slower) and 64 elsewhere.
+        token, offline, cache_dir: for the Hub; None for what its own client is set to.
+
+    Raises:
+        CheckpointError: when `source` is no name, folder or repository.
+        InputError: for a device that is not there, or a batch size below 1.
+
+    Source:
+        arXiv 2311.15556 (no and full reference), arXiv 2404.18409 (partial reference).
+
+    Example:
+        >>> metric = Metric("nr-aigciqa", device="cpu")
+        >>> metric(["gen.png", "ref.png"]).shape
+        torch.Size([2])
+    """
+
+    lower_better = False
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        dimension: str | None = None,
+        device: str | torch.device | None = None,
+        as_loss: bool = False,
+        batch_size: int | None = None,
+        token: str | None = None,
+        offline: bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ):
+        super().__init__()
+        self.training = False
+        self._source = parse_source(source, token=token, offline=offline, cache_dir=cache_dir)
+        self._dimension = dimension
+        self._device = _checked_device(device)
+        self.as_loss = as_loss
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        self.batch_size = batch_size
+
+    # -- what it is
+
+    @cached_property
+    def config(self) -> MetricConfig:
+        """The checkpoint's config; read, or fetched, when first asked for."""
+        return self._source.config()
+
+    @property
+    def metric_name(self) -> str:
+        return self.config.name
+
+    @property
+    def metric_mode(self) -> str:
+        """``"NR"``, ``"FR"`` or ``"PR"``."""
+        return self.config.mode
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """The labels' lowest and highest; a score may lie a little outside."""
+        return self.config.score_range
+
+    @property
+    def dimension(self) -> str:
+        """The dimension that calling the metric returns.
+
+        Raises:
+            InputError: when the checkpoint does not predict the one asked for.
+        """
+        dimensions = self.config.dimensions
+        if self._dimension is None:
+            return dimensions[0]
+        if self._dimension not in dimensions:
+            raise InputError(
+                f"{self.metric_name} predicts {', '.join(dimensions)}, not {self._dimension!r}; "
+                "choose one of these, or another checkpoint"
+            )
+        return self._dimension
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device if self.loaded else self._device
+
+    # -- scoring
+
+    def forward(self, images: Pictures, references: Any = None) -> Tensor:
+        """Score pictures on one dimension.
+
+        Args:
+            images: generated pictures: one or many of whatever `aigciqa.image.read` takes, of any sizes.
+            references: for full reference as many pictures, the image prompts, in the same order; or one
+                picture by itself (not in a list), the prompt of all. For partial reference any may be None.
+                A reference may differ in size from its picture.
+
+        Returns:
+            (N,), float32, on the metric's device; N is 1 for a single picture.
+
+        Raises:
+            InputError: for a picture that cannot be read, or references missing, unexpected or miscounted.
+            CheckpointError: at first use, when the checkpoint cannot be opened.
+        """
+        column = self.config.dimensions.index(self.dimension)
+        return self._scores(images, references)[:, column]
+
+    def predict(self, images: Pictures, references: Any = None) -> dict[str, Tensor]:
+        """Score pictures on every dimension of the checkpoint, from one pass.
+
+        Arguments and errors are those of calling the metric.
+
+        Returns:
+            (N,) float32 by dimension.
+
+        Example:
+            >>> Metric("fr-aigciqa", device="cpu").predict("gen.png", "ref.png")
+            {'quality': tensor([...])}
+        """
+        return dict(zip(self.config.dimensions, self._scores(images, references).unbind(1), strict=True))
+
+    def _scores(self, images: Pictures, references: Any) -> Tensor:
+        """(N, dimensions), float32."""
+        if self.metric_mode == "NR" and references is not None:
+            raise InputError(
+                f"{self.metric_name} judges a picture alone; pass no reference, or use fr-aigciqa"
+            )
+        if self.metric_mode == "FR" and references is None:
+            raise InputError(
+                f"{self.metric_name} compares with a reference: metric(generated, reference); "
+                "use nr-aigciqa where there is none"
+            )
+        with torch.set_grad_enabled(self.as_loss and torch.is_grad_enabled()):
+            generated = self._features(images)
+            reference = None
+            if references is not None:
+                reference = self._reference_features(references, generated)
+            return self.network.regress(generated, reference).float()
+
+    def _features(self, pictures: Pictures) -> Tensor:
+        return torch.cat([self.network.features(batch) for batch in self._batches(pictures)])
+
+    def _batches(self, pictures: Pictures) -> Iterator[Tensor]:
+        """Preprocessed pictures, `batch_size` at a time, so that memory does not grow with their number."""
+        parameter = next(self.network.parameters())
+        size = self.batch_size or (8 if parameter.device.type == "cpu" else 64)
+        waiting: list[Tensor] = []
+        for block in image.read(pictures):
+            for part in block.split(size):
+                waiting.append(preprocess(part, self.config.transform).to(parameter))
+                if sum(map(len, waiting)) >= size:
+                    ready = torch.cat(waiting)
+                    yield ready[:size].contiguous(memory_format=torch.channels_last)
+                    waiting = [ready[size:]] if len(ready) > size else []
+        if waiting:
+            yield torch.cat(waiting).contiguous(memory_format=torch.channels_last)
+
+    def _reference_features(self, references: Any, generated: Tensor) -> Tensor:
+        """(N, D), a row for each generated picture; where partial reference has none, that picture's own."""
+        count = len(generated)
+        if not image.is_many(references):
+            return self._features(references).expand(count, -1)
+        if isinstance(references, Tensor):
+            features = self._features(references)
+            if len(features) != count:
+                raise _miscounted(count, len(features))
+            return features
+        if len(references) != count:
+            raise _miscounted(count, len(references))
+        there = [i for i, reference in enumerate(references) if reference is not None]
+        if len(there) < count and self.metric_mode != "PR":
+            missing = next(i for i in range(count) if references[i] is None)
+            raise InputError(
+                f"reference {missing} is missing (None); {self.metric_name} needs one for each picture"
+            )
+        if not there:
+            return generated
+        return generated.index_copy(
+            0, torch.tensor(there, device=generated.device), self._features([references[i] for i in there])
+        )
+
+    # -- lazy loading: everything that looks at the parameters opens the checkpoint first
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the checkpoint's weights have been read."""
+        return "network" in self._modules
+
+    @torch.compiler.disable
+    def load(self) -> "Metric":
+        """Open the checkpoint now rather than at first use.
+
+        Raises:
+            CheckpointError: when it cannot be found, fetched or trusted.
+        """
+        with _LOADING:  # several threads may use a metric for the first time at once
+            if not self.loaded:
+                _ = self.dimension  # a wrong one is refused before anything large is read
+                path = self._source.weights(self.config)
+                network = load_network(self.config, load_weights(path))
+                self.network = network.to(self._device)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "network":
+            return self.load()._modules[name]
+        return super().__getattr__(name)
+
+    def train(self, mode: bool = True) -> "Metric":
+        """Has no effect: batch statistics of a metric must not follow the pictures it scores."""
+        return self
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        return nn.Module.named_children(self.load())
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        return nn.Module.named_modules(self.load(), *args, **kwargs)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module.state_dict(self.load(), *args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module.load_state_dict(self.load(), *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Metric":
+        return nn.Module._apply(self.load(), fn, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self._source.name!r}, device={str(self.device)!r}, loaded={self.loaded}"
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {str(device)!r} is not available: {str(error).splitlines()[0]}") from None
+    return checked
+
+
+def _miscounted(pictures: int, references: int) -> InputError:
+    return InputError(
+        f"{pictures} pictures but {references} references; pass as many, in the same order, or one reference "
+        "by itself (not in a list) for all"
+    )

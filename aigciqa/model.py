@@ -1,0 +1,137 @@
+"""The network: one backbone, one head, for no, full or partial reference (arXiv 2311.15556, 2404.18409)."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from .config import MetricConfig
+from .errors import CheckpointError
+
+
+class Network(nn.Module):
+    """Pictures to scores.
+
+    - no reference: ``head(f(generated))``
+    - full reference: ``head([f(generated), f(reference)])``, the same backbone for both
+    - partial reference: ``head(mean of f(generated) and, where there is one, f(reference))``
+
+    The head is Linear, ReLU, Linear; its hidden layer is half as wide as its input unless the config says
+    otherwise.
+
+    Args:
+        config: what to build. Weights are random until loaded.
+    """
+
+    def __init__(self, config: MetricConfig):
+        super().__init__()
+        self.reference = config.reference
+        self.backbone = Backbone(config.backbone, config.feature, config.transform.crop)
+        width = self.backbone.width * (2 if config.reference == "full" else 1)
+        self.head = Head(width, config.hidden or width // 2, len(config.dimensions))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, crop, crop) preprocessed pictures to (N, D) features."""
+        return self.backbone(images)
+
+    def regress(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
+        """(N, D) features of generated pictures and of their references to (N, dimensions) scores.
+
+        Without a reference a partial-reference network judges the generated picture alone.
+        """
+        if self.reference == "full":
+            if reference is None:
+                raise ValueError("a full-reference network needs the features of the references")
+            generated = torch.cat([generated, reference], 1)
+        elif self.reference == "partial" and reference is not None:
+            generated = (generated + reference) / 2
+        return self.head(generated)
+
+    def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Preprocessed pictures, each (N, 3, crop, crop), to (N, dimensions) scores."""
+        return self.regress(self.features(generated), None if reference is None else self.features(reference))
+
+
+class Head(nn.Module):
+    """Linear, ReLU, Linear."""
+
+    def __init__(self, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.fc2(self.fc1(features).relu())
+
+
+class Backbone(nn.Module):
+    """A timm architecture without its classifier, and one way to pool it to (N, width).
+
+    Args:
+        name: timm architecture.
+        feature: ``"avg"`` or ``"token"``, see `MetricConfig`.
+        size: side of the input in pixels; needed by architectures of fixed input size.
+
+    Raises:
+        CheckpointError: for an architecture timm does not have, or one that lacks the feature.
+    """
+
+    def __init__(self, name: str, feature: str, size: int):
+        super().__init__()
+        if not timm.is_model(name):
+            raise CheckpointError(f"timm {timm.__version__} has no architecture {name!r}")
+        options: dict[str, Any] = {}
+        if (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).fixed_input_size:
+            options["img_size"] = size
+        if feature == "token":
+            options["final_norm"] = False  # the papers' class token is taken before it
+        try:
+            net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        except TypeError as error:
+            raise CheckpointError(f"{name} has no feature {feature!r}: {error}") from None
+        if feature == "token" and getattr(net, "cls_token", None) is None:
+            raise CheckpointError(f"{name} has no class token")
+        if hasattr(net, "pre_logits"):
+            net.pre_logits = nn.Identity()  # VGG's fully connected layers, which the papers leave out
+        self.feature = feature
+        self.width: int = net.num_features
+        self.prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
+        self.channels_last_output = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.net.forward_features(images)
+        if self.feature == "token":
+            return x[:, 0]
+        if x.ndim == 3:  # tokens
+            return x[:, self.prefix_tokens :].mean(1)
+        return x.mean((1, 2) if self.channels_last_output else (2, 3))
+
+
+def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
+    """Build the network that `config` describes and fill it with `state`, as float32.
+
+    Returns:
+        In evaluation mode, frozen, channels last.
+
+    Raises:
+        CheckpointError: when names or shapes differ.
+    """
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    with torch.device("meta"):  # nothing is initialised only to be overwritten
+        network = Network(config)
+    expected = network.state_dict()
+    wrong = expected.keys() ^ state.keys()
+    if wrong := wrong or {k for k in expected if expected[k].shape != state[k].shape}:
+        raise CheckpointError(
+            f"the weights do not fit the config ({config.backbone}, {config.reference} reference, "
+            f"{len(config.dimensions)} dimensions): {len(wrong)} tensors differ, {min(wrong)!r} for one"
+        )
+    network.load_state_dict(state, assign=True)
+    if any(t.is_meta for t in chain(network.parameters(), network.buffers())):
+        network = Network(config)  # it has computed buffers, which are in no file
+        network.load_state_dict(state)
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)

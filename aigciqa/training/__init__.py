@@ -1,0 +1,1 @@
+"""Making checkpoints. Nothing here is imported when scoring."""

@@ -1,0 +1,103 @@
+"""Preprocessing: what torchvision's ``Resize`` and ``CenterCrop`` do to a PIL picture, for tensors on any device.
+
+Everything up to normalisation happens in 8 bits: floats are rounded to the 256 steps that a PNG of them would hold.
+So a tensor, the file it came from and the file it is saved to all score the same, and so do CPU and GPU.
+
+Resizing is antialiased bilinear in two passes with 8-bit rounding after each, as in Pillow, the horizontal pass
+first. (Recent Pillow orders the passes by their cost; that moves some pixels by one step.)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import Transform
+
+# Only the middle square of a picture is seen. Cutting panoramas to this aspect ratio first bounds the memory
+# that resizing them takes.
+MAX_ASPECT = 8
+
+
+def preprocess(images: Tensor, transform: Transform) -> Tensor:
+    """Resize the shorter side, crop the centre, normalise.
+
+    Args:
+        images: (N, 3, H, W), uint8, or float in [0, 1]; any device. Gradients pass through floats, as if
+            nothing were rounded.
+        transform: what the checkpoint's config says.
+
+    Returns:
+        (N, 3, crop, crop), float32, on the device of `images`.
+
+    Example:
+        >>> import torch
+        >>> preprocess(torch.rand(2, 3, 300, 400), Transform()).shape
+        torch.Size([2, 3, 224, 224])
+    """
+    images = _centre(images, *(min(s, MAX_ASPECT * min(images.shape[-2:])) for s in images.shape[-2:]))
+    size = _resized(images.shape[-2], images.shape[-1], transform.resize)
+    steps = images.detach()
+    if steps.dtype != torch.uint8:
+        steps = (steps.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    result = _centre(resize(steps, *size), transform.crop, transform.crop).float()
+    if images.requires_grad:
+        smooth = F.interpolate(images.float() * 255, size, mode="bilinear", antialias=True)
+        smooth = _centre(smooth, transform.crop, transform.crop)
+        result = smooth + (result - smooth).detach()
+    mean = torch.tensor(transform.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(transform.std, device=images.device).view(3, 1, 1)
+    return (result / 255 - mean) / std
+
+
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) uint8 to (N, C, height, width) uint8, bit for bit the same on every device."""
+    if images.shape[-2:] == (height, width):
+        return images
+    if images.device.type == "cpu":
+        return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return resize_by_taps(images, height, width)
+
+
+def resize_by_taps(images: Tensor, height: int, width: int) -> Tensor:
+    """`resize` in elementary integer operations, for devices on which torch resizes no uint8."""
+    for dim, size in ((-1, width), (-2, height)):
+        if images.shape[dim] == size:
+            continue
+        where, weights, bits = _taps(images.shape[dim], size)
+        total = torch.full((), 1 << (bits - 1), dtype=torch.int32, device=images.device)
+        for index, weight in zip(where.to(images.device), weights.to(images.device), strict=True):
+            taken = images.index_select(dim, index).int()
+            total = total + taken * (weight if dim == -1 else weight[:, None])
+        images = (total >> bits).clamp(0, 255).to(torch.uint8)
+    return images
+
+
+def _taps(size: int, new: int) -> tuple[Tensor, Tensor, int]:
+    """The triangle filter in fixed point: (taps, new) source positions and integer weights, and the bits shifted.
+
+    The arithmetic is torch's own for uint8 on the CPU: 16-bit weights of as many bits as the largest allows.
+    """
+    scale = size / new
+    support = max(scale, 1.0)
+    centre = scale * (torch.arange(new, dtype=torch.float64) + 0.5)
+    first = (centre - support + 0.5).to(torch.int64).clamp(min=0)
+    last = (centre + support + 0.5).to(torch.int64).clamp(max=size)
+    where = first + torch.arange(int((last - first).max()))[:, None]
+    weights = (1 - ((where - centre + 0.5) / support).abs()).clamp(min=0) * (where < last)
+    weights = weights / weights.sum(0)
+    bits = 0
+    while bits < 22 and int(0.5 + weights.max().item() * (1 << (bits + 1))) < 1 << 15:
+        bits += 1
+    return where.clamp(max=size - 1), (weights * (1 << bits) + 0.5).to(torch.int32), bits
+
+
+def _resized(height: int, width: int, short: int) -> tuple[int, int]:
+    """torchvision's rule for resizing the shorter side."""
+    long = int(short * max(height, width) / min(height, width))
+    return (short, long) if height <= width else (long, short)
+
+
+def _centre(images: Tensor, height: int, width: int) -> Tensor:
+    top = round((images.shape[-2] - height) / 2)
+    left = round((images.shape[-1] - width) / 2)
+    return images[..., top : top + height, left : left + width]

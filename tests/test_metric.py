@@ -1,0 +1,331 @@
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import EXAMPLES
+from PIL import Image
+from torch import nn
+
+import aigciqa
+from aigciqa.errors import CheckpointError, InputError
+
+TOLERANCE = 5 * 1e-4  # of the score range 0 to 5, the promise of every equality below
+
+packaged = pytest.mark.parametrize("name", ["nr-aigciqa", "fr-aigciqa", "pr-aigciqa"])
+
+
+def create(source, **options):
+    return aigciqa.create_metric(source, device="cpu", **options)
+
+
+def arguments(metric_name, generated, reference):
+    return (generated,) if "nr" in metric_name or "none" in metric_name else (generated, reference)
+
+
+def test_importing_and_creating_read_nothing():
+    code = (
+        "import sys, aigciqa\n"
+        "assert aigciqa.list_metrics() and aigciqa.metric_info('nr-aigciqa').mode == 'NR'\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda *a: opened.append(a) if a[0] in ('open', 'socket.connect') else 0)\n"
+        "aigciqa.create_metric('someone/far-away')\n"
+        "metric = aigciqa.create_metric('nr-aigciqa')\n"
+        "assert not [o for o in opened if '/checkpoints/' in str(o) or o[0] == 'socket.connect'], opened\n"
+        "assert not metric.loaded and repr(metric)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@packaged
+def test_packaged_metric(name):
+    metric = create(name)
+    generated, reference = EXAMPLES / "gen.png", EXAMPLES / "ref.png"
+    score = metric(*arguments(name, generated, reference))
+    assert score.shape == (1,)
+    assert score.dtype == torch.float32
+    low, high = metric.score_range
+    assert low < score.item() < high
+    assert (
+        metric(*arguments(name, reference, reference)) > score
+    )  # the photograph beats what was made from it
+    assert (metric.metric_name, metric.metric_mode, metric.lower_better) == (name, name[:2].upper(), False)
+    assert {"quality": score} == metric.predict(*arguments(name, generated, reference))
+    config = metric.config
+    assert "pseudo-label" in config.provenance["labels"]
+    size = (metric._source.folder / "model.safetensors").stat().st_size
+    assert size < 8e6
+
+
+@packaged
+def test_every_kind_of_input_scores_the_same(name):
+    metric = create(name)
+    reference = EXAMPLES / "ref.png"
+    path = EXAMPLES / "gen.png"
+    expected = metric(*arguments(name, path, reference))
+    array = np.asarray(Image.open(path))
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for same in (
+        str(path),
+        path.read_bytes(),
+        Image.open(path),
+        array,
+        array / 255,
+        tensor,
+        tensor / 255,
+        tensor[None],
+    ):
+        assert torch.equal(metric(*arguments(name, same, reference)), expected)
+
+
+@packaged
+def test_score_does_not_depend_on_the_batch(name, picture):
+    images = [picture(200 + 7 * i, 180 + 13 * (i % 5), seed=i) for i in range(32)]
+    prompts = [picture(190, 260, seed=100 + i // 4) for i in range(32)]
+    alone = torch.cat([create(name)(*arguments(name, i, p)) for i, p in zip(images, prompts, strict=True)])
+    assert alone.std() > 0.01
+    for size in (1, 2, 3, 8, 32):
+        together = create(name, batch_size=size)(*arguments(name, images, prompts))
+        assert (together - alone).abs().max() < TOLERANCE
+    order = torch.randperm(32)
+    shuffled = create(name)(*arguments(name, [images[i] for i in order], [prompts[i] for i in order]))
+    assert (shuffled - alone[order]).abs().max() < TOLERANCE
+
+
+def test_batch_tensor_is_its_members(tiny):
+    metric = create(tiny("full"))
+    images, prompts = torch.rand(5, 3, 80, 100), torch.rand(5, 3, 90, 70)
+    together = metric(images, prompts)
+    assert together.shape == (5,)
+    for i in range(5):
+        assert (metric(images[i], prompts[i]) - together[i]).abs() < TOLERANCE
+
+
+def test_identical_in_two_processes():
+    code = (
+        "import aigciqa\n"
+        f"pair = {str(EXAMPLES / 'gen.png')!r}, {str(EXAMPLES / 'ref.png')!r}\n"
+        "fr, nr = (aigciqa.create_metric(n, device='cpu') for n in ('fr-aigciqa', 'nr-aigciqa'))\n"
+        "print(fr(*pair).item().hex(), [s.item().hex() for s in nr(list(pair))])\n"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout != ""
+
+
+def test_dimensions(tiny, picture):
+    folder = tiny(dimensions=("quality", "authenticity", "overall"))
+    every = create(folder).predict([picture(), picture(seed=1)])
+    assert list(every) == ["quality", "authenticity", "overall"]
+    assert torch.equal(create(folder)([picture(), picture(seed=1)]), every["quality"])
+    assert torch.equal(create(folder, dimension="overall")([picture(), picture(seed=1)]), every["overall"])
+    with pytest.raises(InputError, match="predicts quality, authenticity, overall, not 'beauty'"):
+        create(folder, dimension="beauty")(picture())
+
+
+def test_references(tiny, picture):
+    full = create(tiny("full"))
+    images, prompts = [picture(seed=i) for i in range(3)], [picture(60, 50, seed=i) for i in range(10, 13)]
+    scores = full(images, prompts)
+    one_for_all = full(images, prompts[0])
+    assert (one_for_all[0] - scores[0]).abs() < TOLERANCE
+    assert (one_for_all[1] - scores[1]).abs() > TOLERANCE
+    assert (full(images, [prompts[0]] * 3) - one_for_all).abs().max() < TOLERANCE
+    for wrong, says in (
+        (None, r"compares with a reference: metric\(generated, reference\)"),
+        (prompts[:2], "3 pictures but 2 references"),
+        ([prompts[0]], "3 pictures but 1 references"),
+        (torch.rand(2, 3, 70, 70), "3 pictures but 2 references"),
+        ([prompts[0], None, prompts[2]], r"reference 1 is missing \(None\)"),
+    ):
+        with pytest.raises(InputError, match=says):
+            full(images, wrong)
+    with pytest.raises(InputError, match="judges a picture alone"):
+        create(tiny("none"))(images, prompts)
+
+
+def test_partial_reference_may_lack_some(tiny, picture):
+    metric = create(tiny("partial"))
+    images, prompts = [picture(seed=i) for i in range(3)], [picture(seed=5), None, picture(seed=6)]
+    mixed = metric(images, prompts)
+    alone = metric(images)
+    assert (mixed[1] - alone[1]).abs() < TOLERANCE
+    assert (mixed[0] - metric(images[0], prompts[0])).abs() < TOLERANCE
+    assert ((mixed - alone).abs() > TOLERANCE).tolist() == [True, False, True]
+    assert (metric(images, [None] * 3) - alone).abs().max() < TOLERANCE
+
+
+def test_wrong_reference_changes_the_score(tiny, picture):
+    metric = create(tiny("full"))
+    assert (metric(picture(), picture(seed=1)) - metric(picture(seed=1), picture())).abs() > TOLERANCE
+
+
+def test_as_loss_gives_gradients_that_raise_the_score():
+    metric = create("nr-aigciqa", as_loss=True)
+    picture = torch.from_numpy(np.array(Image.open(EXAMPLES / "gen.png"))).permute(2, 0, 1)[None] / 255
+    picture.requires_grad_()
+    before = metric(picture)
+    assert torch.equal(before.detach(), create("nr-aigciqa")(picture))  # the same value, gradient or not
+    (-before.mean()).backward()
+    assert picture.grad.shape == picture.shape
+    assert picture.grad.isfinite().all()
+    with torch.no_grad():
+        better = (picture - 0.02 * picture.grad / picture.grad.abs().max()).clamp(0, 1)
+    assert metric(better) > before
+    assert not create("nr-aigciqa")(picture).requires_grad
+    assert all(not p.requires_grad for p in metric.parameters())
+
+
+def test_as_loss_through_a_reference(tiny):
+    metric = create(tiny("full"), as_loss=True)
+    generated, reference = (
+        torch.rand(2, 3, 70, 70, requires_grad=True),
+        torch.rand(3, 70, 70, requires_grad=True),
+    )
+    metric(generated, reference).sum().backward()
+    assert generated.grad.abs().sum() > 0
+    assert reference.grad.abs().sum() > 0
+
+
+# -- it is an nn.Module
+
+
+def test_module_protocol(tiny, picture):
+    folder = tiny()
+    expected = create(folder)(picture())
+    for use in (
+        lambda m: m.state_dict(), lambda m: list(m.parameters()), lambda m: list(m.modules()), lambda m: m.float(),
+        lambda m: m.to("cpu"), lambda m: m.requires_grad_(False), lambda m: list(m.children()), lambda m: m.load(),
+    ):  # fmt: skip
+        metric = create(folder)
+        use(metric)
+        assert metric.loaded
+        assert torch.equal(metric(picture()), expected)
+    metric = create(folder)
+    assert not metric.eval().loaded
+    assert torch.equal(metric.train()(picture()), expected)
+    assert not metric.training
+
+    outer = nn.Sequential(nn.Sigmoid(), create(folder)).train()
+    outer(torch.rand(4, 3, 80, 80))
+    assert torch.equal(outer[1](picture()), expected)  # no batch statistics moved
+    assert any(key.startswith("1.network.backbone") for key in outer.state_dict())
+
+    other = create(folder)
+    other.load_state_dict({k: torch.zeros_like(v) for k, v in metric.state_dict().items()})
+    assert not torch.equal(other(picture()), expected)
+
+
+def test_hooks_copies_and_pickles(tiny, picture):
+    metric = create(tiny())
+    seen = []
+    metric.register_forward_hook(lambda module, args, output: seen.append(output))
+    expected = metric(picture())
+    assert torch.equal(seen[0], expected)
+    for clone in (copy.deepcopy(metric), pickle.loads(pickle.dumps(create(tiny())))):
+        assert (clone(picture()) - expected).abs() < TOLERANCE
+
+
+def test_half_precision(tiny, picture):
+    metric = create(tiny())
+    expected = metric(picture())
+    half = metric.to(torch.bfloat16)(picture())
+    assert half.dtype == torch.float32
+    assert (half - expected).abs() < 0.1 * expected.abs() + 0.2
+    assert metric.float()(picture()).dtype == torch.float32
+
+
+def test_torch_compile(tiny):
+    metric = create(tiny())
+    images = torch.rand(2, 3, 80, 80)
+    compiled = torch.compile(metric, backend="aot_eager")
+    assert (compiled(images) - metric(images)).abs().max() < TOLERANCE
+
+
+def test_state_survives_strides_and_channels_last(tiny):
+    metric = create(tiny())
+    images = torch.rand(2, 3, 80, 90)
+    for same in (
+        images.contiguous(memory_format=torch.channels_last),
+        images.flip(-1).flip(-1),
+        images.double(),
+    ):
+        assert torch.equal(metric(same), metric(images))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_the_cpu(tiny, picture):
+    folder = tiny("full")
+    images, prompts = [picture(seed=i) for i in range(3)], torch.rand(3, 3, 90, 80)
+    expected = create(folder)(images, prompts)
+    on_gpu = aigciqa.create_metric(folder, device="cuda")(images, prompts.cuda())
+    assert on_gpu.device.type == "cuda"
+    assert (on_gpu.cpu() - expected).abs().max() < TOLERANCE
+
+
+# -- what cannot be opened
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("nr-aigcqa", "did you mean 'nr-aigciqa'"),
+        ("completely different", "Metrics: fr-aigciqa, nr-aigciqa, pr-aigciqa"),
+        ("./runs/none", "no metric, folder or Hub repository"),
+        ("", "no metric, folder or Hub repository"),
+        (__file__, "is a file; a checkpoint is a folder"),
+    ],
+)
+def test_wrong_source(source, says):
+    with pytest.raises(CheckpointError, match=says):
+        create(source)
+
+
+def test_wrong_options(tiny):
+    with pytest.raises(InputError, match="device 'gpu' is not available"):
+        aigciqa.create_metric("nr-aigciqa", device="gpu")
+    with pytest.raises(InputError, match="batch_size must be at least 1"):
+        create("nr-aigciqa", batch_size=0)
+    with pytest.raises(TypeError, match="dimensions"):
+        create("nr-aigciqa", dimensions="quality")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device 'cuda' is not available"):
+            aigciqa.create_metric("nr-aigciqa", device="cuda")
+
+
+def test_folder_must_hold_what_its_config_pins(tiny, tmp_path, picture):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint: cannot read config\.json"):
+        create(tmp_path)(picture())
+    folder = tiny()
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="wrong checksum, not used"):
+        create(folder)(picture())
+    assert weights.exists()  # a folder is the user's own: nothing in it is removed
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
+        create(folder)(picture())
+
+
+def test_pickle_under_a_safetensors_name_is_refused(tiny, picture):
+    import hashlib
+
+    class Trap:
+        def __reduce__(self):
+            return (print, ("unpickled!",))
+
+    folder = tiny()
+    data = pickle.dumps(Trap())
+    (folder / "model.safetensors").write_bytes(data)
+    config = aigciqa.metric_info(folder).with_(sha256=hashlib.sha256(data).hexdigest())
+    (folder / "config.json").write_text(config.to_json())
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        create(folder)(picture())
