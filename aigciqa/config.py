@@ -23,7 +23,8 @@ class Transform:
     Args:
         resize: length of the shorter side after resizing, in pixels.
         crop: side of the centre crop, in pixels; at most `resize`.
-        mean, std: per RGB channel, for pictures in [0, 1].
+        mean: per RGB channel, for pictures in [0, 1].
+        std: likewise.
     """
 
     resize: int = 256
@@ -48,7 +49,8 @@ class MetricConfig:
         transform: preprocessing.
         sha256: of the weights file, 64 hexadecimal digits.
         provenance: free text by key; ``labels`` (what it learned from) and ``license`` are required.
-        repo, revision: where the same bytes are published on the Hugging Face Hub, if they are.
+        repo: where the same bytes are published on the Hugging Face Hub, if they are.
+        revision: the tag there.
 
     Raises:
         CheckpointError: for a value out of its domain, naming the field.

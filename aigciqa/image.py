@@ -47,8 +47,10 @@ def read(pictures: Pictures) -> Iterator[Tensor]:
 
     Example:
         >>> import numpy as np
-        >>> [x.shape for x in read([np.zeros((8, 9), np.uint8), "gen.png"])]
-        [torch.Size([1, 3, 8, 9]), torch.Size([1, 3, 512, 512])]
+        >>> for block in read([np.zeros((8, 9), np.uint8), "gen.png"]):
+        ...     print(block.shape)
+        torch.Size([1, 3, 8, 9])
+        torch.Size([1, 3, 512, 512])
     """
     if isinstance(pictures, list | tuple):
         if not pictures:

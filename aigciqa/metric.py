@@ -33,7 +33,9 @@ class Metric(nn.Module):
         as_loss: let gradients flow to the pictures. The value stays the score, and higher stays better, so
             minimise ``-metric(pictures).mean()``.
         batch_size: pictures per forward pass; None for 8 on a CPU (where more is slower) and 64 elsewhere.
-        token, offline, cache_dir: for the Hub; None for what its own client is set to.
+        token: for private Hub repositories; None for what the Hub's own client is set to.
+        offline: True to use only what is on this machine; None for what the client is set to.
+        cache_dir: where the Hub's files are kept; None for what the client is set to.
 
     Raises:
         CheckpointError: when `source` is no name, folder or repository.

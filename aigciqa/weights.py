@@ -31,7 +31,8 @@ class Source:
     Args:
         name: as the user gave it.
         folder: where the checkpoint lies; for a named metric, where its config lies.
-        repo, revision: where it lies on the Hub. A folder is tried first.
+        repo: where it lies on the Hub, where there is no folder.
+        revision: branch, tag or commit there; None for main.
         token: for private repositories; None for the one that ``hf auth login`` saved or `HF_TOKEN`.
         offline: True to use only what is on this machine; None for what `HF_HUB_OFFLINE` says.
         cache_dir: the Hub client's cache; None for its default.

@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("backbone", type=Path)
     parser.add_argument("--out", type=Path, default=Path("aigciqa/checkpoints"))
-    parser.add_argument("--crops", type=int, default=8, help="at most so many per photograph")
+    parser.add_argument("--crops", type=int, default=20, help="at most so many per photograph")
     args = parser.parse_args()
 
     half = Transform(mean=(0.5,) * 3, std=(0.5,) * 3)
