@@ -8,9 +8,11 @@ import click
 from . import __version__
 from .errors import AigciqaError
 
+TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
 
-class _Command(click.Command):
-    """Errors of ours and of the file system end the program with a line on stderr and code 2."""
+
+class Command(click.Command):
+    """Errors of ours end the program with a message on stderr and code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -18,9 +20,14 @@ class _Command(click.Command):
         except AigciqaError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except ModuleNotFoundError as error:
+            if error.name not in TRAINING:
+                raise
+            click.echo(f"error: this needs {error.name}; pip install 'aigciqa[train]'", err=True)
+            ctx.exit(2)
 
 
-@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("generated", nargs=-1, required=True, metavar="PICTURE...")
 @click.option("--ref", "reference", metavar="FILE", help="The image prompt that the pictures came from.")
 @click.option(

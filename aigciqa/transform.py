@@ -34,19 +34,30 @@ def preprocess(images: Tensor, transform: Transform) -> Tensor:
         >>> preprocess(torch.rand(2, 3, 300, 400), Transform()).shape
         torch.Size([2, 3, 224, 224])
     """
-    images = _centre(images, *(min(s, MAX_ASPECT * min(images.shape[-2:])) for s in images.shape[-2:]))
-    size = _resized(images.shape[-2], images.shape[-1], transform.resize)
-    steps = images.detach()
-    if steps.dtype != torch.uint8:
-        steps = (steps.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
-    result = _centre(resize(steps, *size), transform.crop, transform.crop).float()
+    result = centre(shrink(images.detach(), transform.resize), transform.crop, transform.crop).float()
     if images.requires_grad:
-        smooth = F.interpolate(images.float() * 255, size, mode="bilinear", antialias=True)
-        smooth = _centre(smooth, transform.crop, transform.crop)
+        images = _cut(images)
+        smooth = F.interpolate(
+            images.float() * 255, _short(images, transform.resize), mode="bilinear", antialias=True
+        )
+        smooth = centre(smooth, transform.crop, transform.crop)
         result = smooth + (result - smooth).detach()
+    return normalise(result, transform)
+
+
+def shrink(images: Tensor, short: int) -> Tensor:
+    """The first step of `preprocess`: (N, 3, H, W), uint8 or float in [0, 1], to uint8 of shorter side `short`."""
+    images = _cut(images)
+    if images.dtype != torch.uint8:
+        images = (images.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    return resize(images, *_short(images, short))
+
+
+def normalise(images: Tensor, transform: Transform) -> Tensor:
+    """The last step of `preprocess`: (N, 3, H, W) in 0 to 255 to float32 of the checkpoint's mean and std."""
     mean = torch.tensor(transform.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(transform.std, device=images.device).view(3, 1, 1)
-    return (result / 255 - mean) / std
+    return (images.float() / 255 - mean) / std
 
 
 def resize(images: Tensor, height: int, width: int) -> Tensor:
@@ -91,13 +102,21 @@ def _taps(size: int, new: int) -> tuple[Tensor, Tensor, int]:
     return where.clamp(max=size - 1), (weights * (1 << bits) + 0.5).to(torch.int32), bits
 
 
-def _resized(height: int, width: int, short: int) -> tuple[int, int]:
-    """torchvision's rule for resizing the shorter side."""
+def _cut(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    longest = MAX_ASPECT * min(height, width)
+    return centre(images, min(height, longest), min(width, longest))
+
+
+def _short(images: Tensor, short: int) -> tuple[int, int]:
+    """(height, width) after resizing the shorter side, by torchvision's rule."""
+    height, width = images.shape[-2:]
     long = int(short * max(height, width) / min(height, width))
     return (short, long) if height <= width else (long, short)
 
 
-def _centre(images: Tensor, height: int, width: int) -> Tensor:
+def centre(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle of (..., H, W), where torchvision's ``CenterCrop`` takes it."""
     top = round((images.shape[-2] - height) / 2)
     left = round((images.shape[-1] - width) / 2)
     return images[..., top : top + height, left : left + width]

@@ -1,10 +1,15 @@
-"""A server on loopback that speaks the Hugging Face Hub's protocol for downloads, with faults on request.
+"""A server on loopback that speaks the Hugging Face Hub's protocol, with faults on request.
 
-Small files are answered directly, safetensors by a redirect to storage as the Hub does for large files:
-``HEAD`` and ``GET /{org}/{repo}/resolve/{revision}/{file}`` with X-Repo-Commit, ETag and X-Linked-Size, X-Error-Code
-on errors, and byte ranges.
+Downloads: ``HEAD`` and ``GET /{org}/{repo}/resolve/{revision}/{file}`` with X-Repo-Commit, ETag and X-Linked-Size,
+X-Error-Code on errors, and byte ranges. Small files are answered directly, safetensors by a redirect to storage as
+the Hub does for large files.
+
+Uploads: repositories are made by ``POST /api/repos/create``; the card goes to ``/api/validate-yaml``; ``preupload``
+says which files are large, those go to storage by a ``PUT`` that the LFS batch names (not by Xet, which tests switch
+off), and one ``POST .../commit/{branch}`` puts the files together; ``POST .../tag/{revision}`` tags a commit.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -12,6 +17,10 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
+
+import yaml
+
+MODEL = r"/api/models/([\w.-]+/[\w.-]+)"
 
 
 @dataclass
@@ -36,6 +45,7 @@ class Hub:
     """Start with `with Hub() as hub`; `hub.repo("org/name").commit({...})` publishes."""
 
     token = "hf_correct"
+    read_token = "hf_readonly"
 
     def __init__(self):
         self.repos: dict[str, Repo] = {}
@@ -76,19 +86,67 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer()
 
+    def do_POST(self):
+        self.answer()
+
+    def do_PUT(self):
+        self.answer()
+
     def answer(self):
         path = unquote(self.path)
+        body = self.body()
         self.hub.requests.append((self.command, path, dict(self.headers)))
         if self.hub.status:
             return self.fail(self.hub.status, None)
+        if self.command in ("POST", "PUT"):
+            return self.write(path, body)
         if match := re.fullmatch(r"/storage/([0-9a-f]{64})", path):
             return self.send(self.hub.blobs[match[1]], {}, cut=self.hub.cut.pop(0) if self.hub.cut else None)
+        if match := re.fullmatch(f"{MODEL}(/refs)?", path):
+            return self.describe(*match.groups())
+        return self.resolve(path)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def bears(self, *tokens: str) -> bool:
+        return self.headers.get("Authorization") in [f"Bearer {token}" for token in tokens]
+
+    def readable(self, name: str) -> Repo | None:
+        """The repository, unless there is none or it is hidden; the Hub does not tell these apart."""
+        repo = self.hub.repos.get(name)
+        return (
+            repo if repo and (not repo.private or self.bears(self.hub.token, self.hub.read_token)) else None
+        )
+
+    # -- reading
+
+    def describe(self, name: str, refs: str | None):
+        repo = self.readable(name)
+        if repo is None:
+            return self.fail(401, "RepoNotFound")
+        if not refs:
+            return self.json({"id": name, "private": repo.private, "sha": repo.refs.get("main")})
+        listed = {"branches": [], "tags": [], "converts": []}
+        for ref, commit in repo.refs.items():
+            kind, folder = ("branches", "heads") if ref == "main" else ("tags", "tags")
+            listed[kind].append({"name": ref, "ref": f"refs/{folder}/{ref}", "targetCommit": commit})
+        return self.json(listed)
+
+    def resolve(self, path: str):
         match = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path)
         if not match:
             return self.fail(404, None)
         name, revision, file = match.groups()
-        repo = self.hub.repos.get(name)
-        if repo is None or (repo.private and self.headers.get("Authorization") != f"Bearer {self.hub.token}"):
+        repo = self.readable(name)
+        if repo is None:
             return self.fail(401, "RepoNotFound")
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
@@ -112,6 +170,105 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in headers.items():
             self.send_header(key, value)
         return self.end_headers()
+
+    # -- writing
+
+    def write(self, path: str, body: bytes):
+        if match := re.fullmatch(r"/storage/([0-9a-f]{64})", path):  # the address is the permission
+            if hashlib.sha256(body).hexdigest() != match[1]:
+                return self.fail(400, None)
+            self.hub.blobs[match[1]] = body
+            return self.json({})
+        if not self.bears(self.hub.token):
+            if self.bears(self.hub.read_token):
+                return self.fail(403, None)
+            return self.fail(401, None, {"X-Error-Message": "Invalid username or password."})
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if path == "/api/validate-yaml":
+            return self.validate(json.loads(body)["content"])
+        for pattern, action in (
+            (rf"{MODEL}/preupload/(main)", self.preupload),
+            (r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/(batch)", self.batch),
+            (rf"{MODEL}/commit/(main)", self.commit),
+            (rf"{MODEL}/tag/([\w.-]+)", self.tag),
+        ):
+            if match := re.fullmatch(pattern, path):
+                if match[1] not in self.hub.repos:
+                    return self.fail(404, "RepoNotFound")
+                return action(match[1], match[2], body)
+        return self.fail(404, None)
+
+    def create(self, wanted: dict):
+        name = f"{wanted['organization']}/{wanted['name']}"
+        answer = {"url": f"{self.hub.url}/{name}", "name": name}
+        if name in self.hub.repos:
+            return self.json({**answer, "error": "You already created this model repo"}, 409)
+        self.hub.repo(name).private = wanted.get("visibility") == "private"
+        self.hub.repo(name).commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text"})
+        return self.json(answer)
+
+    def validate(self, card: str):
+        """The part of the Hub's rules that a card of ours could break."""
+        facts = yaml.safe_load(card.split("---\n")[1])
+        errors = []
+        if not re.fullmatch(r"[a-z0-9.-]+", facts.get("license", "")):
+            errors.append({"message": '"license" must be one of the listed identifiers'})
+        if facts.get("license") == "other" and not re.fullmatch(
+            r"[a-z0-9.-]+", facts.get("license_name", "")
+        ):
+            errors.append({"message": '"license_name" must be an identifier'})
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", facts.get("base_model", "a/b")):
+            errors.append({"message": '"base_model" must be a model id'})
+        return self.json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def preupload(self, name: str, branch: str, body: bytes):
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(body)["files"]
+        ]
+        return self.json({"files": files})
+
+    def batch(self, name: str, _: str, body: bytes):
+        objects = [
+            {**wanted, "actions": {"upload": {"href": f"{self.hub.storage}/storage/{wanted['oid']}"}}}
+            for wanted in json.loads(body)["objects"]
+        ]
+        return self.json({"transfer": "basic", "objects": objects})
+
+    def commit(self, name: str, branch: str, body: bytes):
+        files = {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                if value["oid"] not in self.hub.blobs:
+                    return self.fail(400, None)
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+        commit = self.hub.repo(name).commit(files)
+        return self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
+
+    def tag(self, name: str, revision: str, body: bytes):
+        refs, tag = self.hub.repo(name).refs, json.loads(body)["tag"]
+        if tag in refs:
+            return self.fail(409, None)
+        refs[tag] = refs.get(revision, revision)
+        return self.json({})
+
+    # -- answers
+
+    def json(self, content: dict, status: int = 200):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def send(self, content: bytes, headers: dict[str, str], cut: int | None = None):
         status, start = 200, 0
@@ -139,5 +296,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", code)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)

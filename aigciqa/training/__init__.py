@@ -1,1 +1,60 @@
-"""Making checkpoints. Nothing here is imported when scoring."""
+"""Making checkpoints: data sets, training, evaluation, publishing. Nothing here is imported when scoring.
+
+Needs ``pip install 'aigciqa[train]'``. The names below load what they need when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assessment import assess
+    from .comparison import compare, paper_results
+    from .data import RatedSet, check, load
+    from .evaluation import evaluate
+    from .publishing import publish
+    from .recipe import DataSource, Recipe, list_recipes, read_recipe
+    from .splits import make_split
+    from .trainer import train
+    from .upstream import convert
+
+_HOME = {
+    "DataSource": "recipe",
+    "RatedSet": "data",
+    "Recipe": "recipe",
+    "assess": "assessment",
+    "check": "data",
+    "compare": "comparison",
+    "convert": "upstream",
+    "evaluate": "evaluation",
+    "list_recipes": "recipe",
+    "load": "data",
+    "make_split": "splits",
+    "paper_results": "comparison",
+    "publish": "publishing",
+    "read_recipe": "recipe",
+    "train": "trainer",
+}
+
+__all__ = [
+    "DataSource",
+    "RatedSet",
+    "Recipe",
+    "assess",
+    "check",
+    "compare",
+    "convert",
+    "evaluate",
+    "list_recipes",
+    "load",
+    "make_split",
+    "paper_results",
+    "publish",
+    "read_recipe",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

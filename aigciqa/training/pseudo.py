@@ -25,6 +25,7 @@ from ..config import MetricConfig, Transform
 from ..model import Head, load_network
 from ..transform import preprocess
 from ..weights import save_checkpoint
+from .card import model_card
 
 SIZE, HIDDEN, SEED = 512, 128, 1
 PRISTINE, PER_LEVEL, LEVELS = 4.5, 0.75, 5  # label = PRISTINE - PER_LEVEL * level, on the 0-5 scale
@@ -39,6 +40,13 @@ CASES = {
     "full": " (reference aligned; reframed)",
     "partial": " (no reference; reference aligned; reframed)",
 }
+
+NOTES = """It has not been shown to agree with people about generated pictures; use it to try the library out, and
+train on rated pictures for anything that matters.
+
+Pictures: the Debian packages mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers
+(CC-BY-SA-3.0), lomiri-wallpapers-16.04 and -20.04 (CC0, CC-BY-4.0, CC-BY-SA-3.0 and -4.0) and
+plasma-workspace-wallpapers (CC-BY-SA-4.0 and LGPL-3); none of them is part of the checkpoint."""
 
 # -- degradations: picture, level 1..5, random generator -> picture
 
@@ -257,39 +265,9 @@ def main() -> None:
         )  # fmt: skip
         state = backbone | {f"head.{k}": v for k, v in head.state_dict().items()}
         config = save_checkpoint(args.out / name, config, state, half=True)
-        (args.out / name / "README.md").write_text(model_card(config))
+        (args.out / name / "README.md").write_text(model_card(config, source=name, notes=NOTES))
         size = (args.out / name / "model.safetensors").stat().st_size
         print(f"{name}: held-out SRCC with the pseudo-labels {figures}; {size / 1e6:.2f} MB")
-
-
-def model_card(config: MetricConfig) -> str:
-    call = '("gen.png")' if config.mode == "NR" else '("gen.png", "ref.png")'
-    facts = "\n".join(f"- **{key.replace('_', ' ')}**: {value}" for key, value in config.provenance.items())
-    low, high = config.score_range
-    return f"""---
-license: apache-2.0
-library_name: aigciqa
-tags: [image-quality-assessment, aigc]
----
-# {config.name}
-
-The labels of this checkpoint are {config.provenance["labels"]}. It has not been shown to agree with people
-about generated pictures; use it to try the library out, and train on rated pictures for anything that matters.
-
-```python
-import aigciqa
-aigciqa.create_metric("{config.name}"){call}
-```
-
-{facts}
-- **reference**: {config.reference} ({config.mode})
-- **predicts**: {", ".join(config.dimensions)}; {low:g} to {high:g}, higher is better
-- **weights**: float16, SHA-256 `{config.sha256}`
-
-Pictures: the Debian packages mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers
-(CC-BY-SA-3.0), lomiri-wallpapers-16.04 and -20.04 (CC0, CC-BY-4.0, CC-BY-SA-3.0 and -4.0) and
-plasma-workspace-wallpapers (CC-BY-SA-4.0 and LGPL-3); none of them is part of the checkpoint.
-"""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,344 @@
+"""Data sets of rated pictures: loaded from the published layouts or a manifest, and checked."""
+
+import difflib
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from .. import image
+from ..config import DIMENSIONS
+from ..errors import InputError
+from .formats import FORMATS, NAMES, detect, only, read, tables
+from .tables import ROLES, find_columns, read_table, select
+
+SIDES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
+SHOWN = 5  # names in one message; the count is always of all
+
+Labels = np.ndarray[Any, np.dtype[np.float64]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class RatedSet:
+    """Pictures that people (or a program) rated, a row for each.
+
+    Args:
+        name: what to call the data set in results.
+        pictures: the rated pictures, all different.
+        references: the image prompt of each, or None.
+        labels: by dimension, (N,) float64; NaN where a picture has no label.
+        groups: what must not be on both sides of a split: the prompt or reference of each picture.
+        generators: what made each picture; ``""`` where unknown.
+        splits: ``"train"``, ``"val"`` or ``"test"`` for each, if the data set brings its own split.
+        score_range: lowest and highest possible label.
+        prompts: the text prompt of each; ``""`` where unknown.
+    """
+
+    name: str
+    pictures: list[Path]
+    references: list[Path | None]
+    labels: dict[str, Labels]
+    groups: list[str]
+    generators: list[str]
+    splits: list[str] | None
+    score_range: tuple[float, float]
+    prompts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def subset(self, indices: Sequence[int]) -> "RatedSet":
+        """The rows of these indices, in this order."""
+
+        def pick(values: list[T]) -> list[T]:
+            return [values[i] for i in indices]
+
+        return replace(
+            self,
+            pictures=pick(self.pictures),
+            references=pick(self.references),
+            labels={key: values[np.asarray(indices, dtype=int)] for key, values in self.labels.items()},
+            groups=pick(self.groups),
+            generators=pick(self.generators),
+            splits=None if self.splits is None else pick(self.splits),
+            prompts=pick(self.prompts),
+        )
+
+
+def load(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    score_range: tuple[float, float] | None = None,
+    dimensions: Sequence[str] | None = None,
+) -> RatedSet:
+    r"""Load a data set; the rows keep the order of the file.
+
+    Groups are the image prompt's number (PKU-I2IQA), the text prompt (AGIQA, AIGIQA-20K), or the prompt's
+    number: in AIGCIQA2023 the pictures are taken to be numbered by generator, then prompt, then the 4 pictures
+    of a prompt. In PKU-AIGIQA-4K rows are of one group if they share the image prompt or the text prompt; a row
+    with neither has the picture's name without its last ``_`` part. In a manifest it is the column ``group``, or
+    where that is missing the reference, else the text prompt, else the picture itself.
+
+    Args:
+        path: the data set's folder, or its file of labels.
+        format: ``pku-i2iqa``, ``pku-aigiqa-4k``, ``agiqa-1k``, ``agiqa-3k``, ``aigciqa2023``, ``aigiqa-20k`` or
+            ``manifest`` (a CSV, TSV, XLSX or Parquet file with a row for each picture); None to find out.
+        images: the folder that the names of the pictures start from; None for that of the file of labels.
+        columns: for a manifest, its column for each of ours: ``picture``, ``reference``, ``group``, ``split``,
+            ``generator``, ``prompt`` or any dimension. Those not given are found by their obvious names.
+        score_range: lowest and highest possible label; None for that of the format, or for a manifest the
+            lowest and highest there are.
+        dimensions: which to load, in this order; None for ``quality``, ``authenticity``, ``correspondence`` and
+            ``overall`` where there are such columns, else ``mos`` as quality.
+
+    Raises:
+        InputError: naming the file, and the row and column, of what is missing, doubled or not a number.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "ratings.csv"
+        >>> _ = file.write_text("picture,reference,mos\ngen.png,ref.png,3.5\nref.png,ref.png,4.5\n")
+        >>> rated = load(file, images=".")
+        >>> rated.labels, rated.groups, rated.score_range
+        ({'quality': array([3.5, 4.5])}, ['ref.png', 'ref.png'], (3.5, 4.5))
+    """
+    path, root = Path(path), None if images is None else Path(images)
+    if not path.exists() or (root and not root.is_dir()):
+        raise InputError(f"{path if not path.exists() else root}: no such file or folder")
+    if format not in (None, *NAMES):
+        raise InputError(f"no format {format!r}; the formats are {', '.join(NAMES)}")
+    named = format or ("manifest" if columns else detect(path))
+    if columns and named != "manifest":
+        raise InputError(f"columns= is for manifests; those of {named} are known")
+    if named == "manifest":
+        file, frame = _manifest(path, root, columns or {}, dimensions)
+        name = path.stem if path.is_file() else path.resolve().name
+    else:
+        file, frame = read(named, path, root)
+        name = named
+    labels = _labels(file, frame, dimensions)
+    observed = _observed(labels, file)
+    if named in FORMATS and score_range is None:
+        score_range = FORMATS[named].score_range
+        low, high = score_range
+        if not format and not (low <= observed[0] and low + (high - low) / 5 < observed[1] <= high):
+            raise InputError(
+                f"{file}: looks like {named}, but its labels are {observed[0]:g} to {observed[1]:g} and not of "
+                f"{low:g} to {high:g}; pass format='manifest', or format='{named}' if it is that"
+            )
+    return _rated(name, file, frame, labels, score_range or observed)
+
+
+def _manifest(
+    path: Path, root: Path | None, columns: Mapping[str, str], dimensions: Sequence[str] | None
+) -> tuple[Path, pd.DataFrame]:
+    file = path if path.is_file() else only(tables(path), f"{path}: no table with pictures and labels in it")
+    root = root or file.parent
+    frame = read_table(file)
+    known = (*ROLES, *DIMENSIONS)
+    for key in columns.keys() - {*known, *(dimensions or ())}:  # another dimension, or mistyped
+        if near := difflib.get_close_matches(key, known, 1, 0.7):
+            raise InputError(f"columns=: {key!r} unknown; did you mean {near[0]!r}?")
+    own = {name: name for name in dimensions or () if name in frame.columns}
+    names = find_columns(frame.columns) | own | dict(columns)
+    if dimensions:
+        names = {ours: theirs for ours, theirs in names.items() if ours in ROLES or ours in dimensions}
+    if missing := set(names.values()) - set(frame.columns):
+        raise InputError(f"{file}: no column {', '.join(map(repr, sorted(missing)))}; it has {list(frame)}")
+    frame = select(frame, names, file)
+    if "group" not in frame:
+        frame["group"] = ""
+    for fallback in ("reference", "prompt", "picture"):
+        if fallback in frame:
+            frame["group"] = frame["group"].where(frame["group"] != "", frame[fallback])
+    for role in ("picture", "reference"):
+        if role in frame:
+            frame[role] = [str(root / name) if name else "" for name in frame[role]]
+    return file, frame
+
+
+def _labels(file: Path, frame: pd.DataFrame, dimensions: Sequence[str] | None) -> dict[str, Labels]:
+    if not len(frame):
+        raise InputError(f"{file}: has no rows")
+    there = [name for name in (*DIMENSIONS, *frame.columns) if name in frame and name not in ROLES]
+    if missing := [name for name in dimensions or () if name not in there]:
+        raise InputError(
+            f"{file}: no labels for {', '.join(missing)}; it has {', '.join(dict.fromkeys(there))}"
+        )
+    return {name: frame[name].to_numpy(np.float64) for name in dimensions or dict.fromkeys(there)}
+
+
+def _observed(labels: Mapping[str, Labels], file: Path) -> tuple[float, float]:
+    values = np.concatenate(list(labels.values()))
+    if np.isnan(values).all():
+        raise InputError(f"{file}: there is not one label in {', '.join(labels)}")
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def _rated(
+    name: str, file: Path, frame: pd.DataFrame, labels: dict[str, Labels], score_range: tuple[float, float]
+) -> RatedSet:
+    if not score_range[0] < score_range[1]:
+        raise InputError(f"{file}: labels from {score_range[0]:g} to {score_range[1]:g}; pass a score_range=")
+
+    def column(role: str) -> list[str]:
+        return [str(cell) for cell in frame[role]] if role in frame else [""] * len(frame)
+
+    pictures = [Path(os.path.normpath(path)) for path in frame["picture"]]
+    rows: dict[Path, Any] = {}
+    for row, picture in zip(frame.index, pictures, strict=True):
+        if picture in rows:
+            raise InputError(f"{file}: rows {rows[picture]} and {row} are both for {picture}; keep one")
+        rows[picture] = row
+    if not any(picture.is_file() for picture in pictures):
+        raise InputError(f"{file}: none of its pictures is there, such as {pictures[0]}; pass images=FOLDER")
+    sides = column("split")
+    if "split" in frame and (wrong := [i for i, side in enumerate(sides) if side.lower() not in SIDES]):
+        raise InputError(
+            f"{file}: row {frame.index[wrong[0]]}: split {sides[wrong[0]]!r} is not train, val or test"
+        )
+    return RatedSet(
+        name=name,
+        pictures=pictures,
+        references=[Path(os.path.normpath(cell)) if cell else None for cell in column("reference")],
+        labels=labels,
+        groups=[group or str(picture) for group, picture in zip(column("group"), pictures, strict=True)],
+        generators=column("generator"),
+        splits=[SIDES[side.lower()] for side in sides] if "split" in frame else None,
+        score_range=(float(score_range[0]), float(score_range[1])),
+        prompts=column("prompt"),
+    )
+
+
+# -- checking
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a data set holds and what is wrong with it; printing it is readable.
+
+    Args:
+        facts: what it holds, a line each.
+        problems: a sentence each; empty when all is well.
+    """
+
+    facts: list[str]
+    problems: list[str]
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        verdict = f"{count} problem{'s' * (count != 1)}:" if count else "no problems found"
+        return "\n".join([*self.facts, verdict, *(f"- {problem}" for problem in self.problems)])
+
+
+def check(rated: RatedSet) -> Report:
+    """Look at every label and open every picture and reference of a data set.
+
+    Args:
+        rated: the data set.
+
+    Example:
+        >>> import numpy as np
+        >>> gen, ref = Path("gen.png"), Path("ref.png")
+        >>> mos = {"quality": np.array([3.5, 7])}
+        >>> print(check(RatedSet("pair", [gen, ref], [ref, ref], mos, ["a", "a"], ["", ""], None, (0, 5), ["", ""])))
+        pair: 2 pictures, 2 with one of 1 references
+        generators: unknown
+        groups: 1, of 2 to 2 pictures
+        quality: 2 labels from 3.5 to 7, mean 5.25
+        1 problem:
+        - quality: 1 label outside 0 to 5, such as 7 of ref.png
+    """
+    problems = []
+    for name, values in rated.labels.items():
+        low, high = rated.score_range
+        if outside := [i for i, value in enumerate(values) if value < low or value > high]:
+            problems.append(
+                f"{name}: {len(outside)} label{'s' * (len(outside) > 1)} outside {low:g} to {high:g}, "
+                f"such as {values[outside[0]]:g} of {rated.pictures[outside[0]]}"
+            )
+    paths = list(dict.fromkeys([*rated.pictures, *(path for path in rated.references if path)]))
+    if missing := [path for path in paths if not path.is_file()]:
+        problems.append(f"{len(missing)} files are missing: {some(missing)}")
+    there = [path for path in paths if path.is_file()]
+    problems += [error for error in _each(_unreadable, there, "opening pictures") if error]
+    problems += [f"identical files: {some(same)}" for same in identical(there)]
+    return Report(_facts(rated), problems)
+
+
+def _facts(rated: RatedSet) -> list[str]:
+    references = [path for path in rated.references if path]
+    with_references = f"{len(references)} with one of {len(set(references))} references"
+    sizes = Counter(rated.groups).values()
+    made = Counter(generator or "unknown" for generator in rated.generators)
+    facts = [
+        f"{rated.name}: {len(rated)} pictures, {with_references if references else 'no references'}",
+        "generators: "
+        + ("unknown" if made.keys() == {"unknown"} else ", ".join(f"{k} ({n})" for k, n in made.items())),
+        f"groups: {len(sizes)}, of {min(sizes)} to {max(sizes)} pictures",
+    ]
+    if rated.splits is not None:
+        facts.append("its own split: " + ", ".join(f"{k} ({n})" for k, n in Counter(rated.splits).items()))
+    for name, values in rated.labels.items():
+        known = values[~np.isnan(values)]
+        span = f" from {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}" if len(known) else ""
+        facts.append(f"{name}: {len(known)} labels{span}")
+    return facts
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
+def identical(paths: Iterable[Path]) -> list[list[Path]]:
+    """The sets of files that have the same content; only files of equal size are read.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    by_size: defaultdict[int, list[Path]] = defaultdict(list)
+    by_hash: defaultdict[str, list[Path]] = defaultdict(list)
+    try:
+        for path in dict.fromkeys(paths):
+            by_size[path.stat().st_size].append(path)
+        alike = [path for same in by_size.values() if len(same) > 1 for path in same]
+        for path, digest in zip(alike, _each(_digest, alike, "comparing files"), strict=True):
+            by_hash[digest].append(path)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return [same for same in by_hash.values() if len(same) > 1]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        for _ in image.read(path):
+            pass
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _each(function: Callable[[Path], T], paths: Sequence[Path], what: str) -> list[T]:
+    """Of every path, in threads; with a progress bar on a terminal."""
+    with ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(function, paths), what, len(paths), leave=False, disable=None))

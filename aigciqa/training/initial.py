@@ -1,0 +1,89 @@
+"""Where training starts from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from ..config import MetricConfig
+from ..errors import CheckpointError, InputError
+from ..model import Network
+from ..weights import load_weights, parse_source
+
+
+def initial_network(config: MetricConfig, weights: str) -> Network:
+    """A network with a random head and the backbone that `weights` names.
+
+    Args:
+        config: what to build.
+        weights: ``"random"``, a timm pretrained tag, a state dict's file, or a checkpoint, see
+            `aigciqa.training.recipe.Recipe`.
+
+    Raises:
+        InputError: when it names nothing that fits.
+        CheckpointError: when a checkpoint cannot be opened.
+
+    Example:
+        >>> from aigciqa import MetricConfig
+        >>> initial_network(MetricConfig("tiny", "none", "test_resnet"), "random").reference
+        'none'
+    """
+    network = Network(config)
+    if weights == "random":
+        return network
+    wanted = network.state_dict()
+    path = Path(weights)
+    if path.is_file():
+        found = _backbone(_read(path))
+    elif is_tag(weights):
+        if weights.partition(".")[0] != config.backbone:
+            raise InputError(f"weights {weights!r} are not of the backbone {config.backbone}")
+        found = _backbone(_pretrained(weights))
+    else:
+        source = parse_source(weights)
+        found = load_weights(source.weights(source.config()))
+    fitting = {k: v.float() if v.is_floating_point() else v for k, v in found.items() if k in wanted}
+    lacking = {k for k in wanted if k.startswith("backbone.")} - fitting.keys()
+    other = {k for k, v in fitting.items() if k.startswith("backbone.") and v.shape != wanted[k].shape}
+    if lacking or other:
+        raise InputError(
+            f"weights {weights!r} do not fit the backbone {config.backbone}: {len(lacking)} tensors are missing "
+            f"and {len(other)} have other shapes, such as {min(lacking | other)!r}"
+        )
+    # a head of other width or other dimensions stays random
+    network.load_state_dict(wanted | {k: v for k, v in fitting.items() if v.shape == wanted[k].shape})
+    return network
+
+
+def is_tag(weights: str) -> bool:
+    """Whether `weights` names pretrained weights of timm's, architecture and tag."""
+    return "." in weights and timm.is_model(weights.partition(".")[0])
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_weights(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for what is no state dict
+        raise InputError(f"{path}: not a state dict that holds only tensors: {error}") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: not a state dict")
+    return state
+
+
+def _pretrained(tag: str) -> Mapping[str, Tensor]:
+    try:
+        return timm.create_model(tag, pretrained=True).state_dict()
+    except Exception as error:  # the Hub's client raises its HTTP library's errors as they come
+        raise CheckpointError(
+            f"cannot get the pretrained weights {tag} through timm: {type(error).__name__}: {error}\n"
+            f"  by hand, where there is a network: hf download timm/{tag} model.safetensors --local-dir DIR\n"
+            f"  then copy DIR here and train with --weights DIR/model.safetensors"
+        ) from None
+
+
+def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"backbone.net.{k}": v for k, v in state.items()}

@@ -1,0 +1,249 @@
+"""A training run as data: read from YAML, overridden by options, saved with the run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import PAPER_BACKBONES, MetricConfig, paper_config
+from ..errors import CheckpointError, InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set of a recipe.
+
+    Args:
+        path: a data set's folder, or a manifest or label file.
+        format: see `aigciqa.training.data.load`; None to detect it.
+        images: root of the manifest's relative paths; None for its folder.
+        columns: our names to the manifest's.
+        score_range: lowest and highest of its labels, which are mapped to the recipe's; None for the format's.
+        weight: of its rows in the loss.
+    """
+
+    path: str
+    format: str | None = None
+    images: str | None = None
+    columns: dict[str, str] | None = None
+    score_range: tuple[float, float] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Args:
+        name: of the metric that comes out.
+        reference: ``"none"``, ``"full"`` or ``"partial"``.
+        backbone: one of the papers' (with their feature and preprocessing) or any timm architecture.
+        weights: what to start from: ``"random"``; a timm pretrained tag (``"resnet50.tv_in1k"``), fetched through
+            the Hub; a state dict's file (.pth, .pt or .safetensors, for the timm architecture); or a checkpoint
+            (name, folder or Hub repository), of which the backbone is taken, and the head where it fits.
+        feature: ``"avg"`` or ``"token"``; None for the backbone's.
+        hidden: width of the head's hidden layer; None for the papers'.
+        resize: shorter side in pixels; None for the backbone's.
+        crop: side of the crop in pixels; None for the backbone's.
+        mean: of normalisation; None for ImageNet's.
+        std: of normalisation; None for ImageNet's.
+        dimensions: what to predict. A data set may lack some.
+        score_range: scale of the scores; labels of every data set are mapped to it.
+        labels: who gave the labels, in words, for the model card.
+        license: of the checkpoint, for its model card.
+        data: the data sets, learned from together.
+        split: ``"group"`` (no prompt or reference on both sides), ``"paper"`` (every fourth row is test, prompts on
+            both sides), ``"own"`` (the manifest's), or a file that an earlier run saved.
+        test: part of the groups held out, for ``"group"``.
+        folds: cut into so many folds instead; 0 for none.
+        fold: which of them is the test side.
+        validation: part of the training side's groups to select the epoch by; 0 for none.
+        select: ``"validation"``, ``"last"``, or ``"test"`` (the papers' protocol: optimistic).
+        epochs: passes over the training side.
+        batch_size: rows per step, over all processes together.
+        batch_by: ``"row"``, or ``"group"`` to put rows of one group into one batch: a reference is then computed once
+            for all of them, and ``rank`` finds its pairs.
+        lr: of the head and the backbone.
+        head_lr: of the head; None for `lr`.
+        weight_decay: of Adam (added to the gradient) or AdamW.
+        optimizer: ``"adam"`` (the papers') or ``"adamw"``.
+        schedule: ``"constant"`` or ``"cosine"``.
+        warmup: epochs over which the rate grows from 0.
+        loss: weight by term, see `aigciqa.training.losses.combined`.
+        margin: of the ``rank`` term, on the scale of the scores.
+        rank_within: ``"set"`` to rank rows of a data set with each other, ``"group"`` only those of a group.
+        freeze: epochs in which only the head learns.
+        freeze_norm: keep batch normalisation at its pretrained statistics.
+        ema: decay of the weights' moving average per step; 0 for none.
+        clip: largest norm of the gradient; 0 for none.
+        accumulate: batches per step of the optimizer.
+        precision: ``"no"``, ``"fp16"`` or ``"bf16"``.
+        patience: stop after so many epochs without a better selection; 0 for never.
+        augment: random crops and flips in training.
+        seed: of everything random.
+    """
+
+    name: str = "my-metric"
+    reference: str = "none"
+    backbone: str = "resnet50"
+    weights: str = "random"
+    feature: str | None = None
+    hidden: int | None = None
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    dimensions: tuple[str, ...] = ("quality",)
+    score_range: tuple[float, float] = (0.0, 5.0)
+    labels: str = ""
+    license: str = "unknown"
+    data: tuple[DataSource, ...] = ()
+    split: str = "group"
+    test: float = 0.25
+    folds: int = 0
+    fold: int = 0
+    validation: float = 0.15
+    select: str = "validation"
+    epochs: int = 30
+    batch_size: int = 8
+    batch_by: str = "row"
+    lr: float = 1e-4
+    head_lr: float | None = None
+    weight_decay: float = 1e-5
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
+    margin: float = 0.5
+    rank_within: str = "set"
+    freeze: int = 0
+    freeze_norm: bool = False
+    ema: float = 0.0
+    clip: float = 0.0
+    accumulate: int = 1
+    precision: str = "no"
+    patience: int = 0
+    augment: bool = True
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        one_of = {
+            "select": ("validation", "last", "test"),
+            "batch_by": ("row", "group"),
+            "optimizer": ("adam", "adamw"),
+            "schedule": ("constant", "cosine"),
+            "rank_within": ("set", "group"),
+            "precision": ("no", "fp16", "bf16"),
+        }
+        for name, choices in one_of.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"recipe: {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
+                )
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise InputError(f"recipe: {name} must be at least 1")
+        for name in ("test", "validation", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"recipe: {name} must be at least 0 and below 1")
+        if self.select == "validation" and self.validation == 0:
+            raise InputError("recipe: select=validation needs a validation part; or select=last")
+        if self.freeze >= self.epochs and self.freeze > 0:
+            raise InputError(
+                "recipe: freeze must be below epochs; for a frozen backbone set lr=0 and head_lr"
+            )
+
+    def config(self) -> MetricConfig:
+        """The config of the checkpoint that this recipe makes, without checksum and provenance."""
+        changes: dict[str, Any] = {
+            "name": self.name,
+            "dimensions": self.dimensions,
+            "score_range": self.score_range,
+            "hidden": self.hidden,
+        }
+        if self.feature is not None:
+            changes["feature"] = self.feature
+        if self.backbone in PAPER_BACKBONES:
+            config = paper_config(self.backbone, self.reference, **changes)
+        else:
+            config = MetricConfig(reference=self.reference, backbone=self.backbone, **changes)
+        given = {k: getattr(self, k) for k in ("resize", "crop", "mean", "std")}
+        return config.with_(transform=replace(config.transform, **{k: v for k, v in given.items() if v}))
+
+    def to_yaml(self) -> str:
+        """As `read_recipe` reads it."""
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by the name of a shipped one or from a YAML file, with some fields replaced.
+
+    Args:
+        source: a name of `list_recipes`, a file, or None for the defaults.
+        overrides: by field; None leaves a field alone.
+
+    Raises:
+        InputError: for an unknown name, field or value.
+
+    Example:
+        >>> read_recipe("fr-resnet50", {"epochs": 3}).epochs
+        3
+    """
+    data: dict[str, Any] = {}
+    if source is not None:
+        path = RECIPES / f"{source}.yaml"
+        path = path if path.is_file() else Path(source)
+        if not path.is_file():
+            raise InputError(
+                f"no recipe {str(source)!r}; shipped are {', '.join(list_recipes())}, or name a file"
+            )
+        try:
+            data = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not readable as YAML: {error}") from None
+        if not isinstance(data, dict):
+            raise InputError(f"{path}: a recipe is a mapping of names to values")
+    data |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    if unknown := data.keys() - {f.name for f in fields(Recipe)}:
+        raise InputError(f"recipe: unknown {', '.join(sorted(map(str, unknown)))}")
+    sources = data.get("data") or ()
+    try:
+        data["data"] = tuple(s if isinstance(s, DataSource) else _source(s) for s in sources)
+        for key in ("dimensions", "score_range", "mean", "std"):
+            if isinstance(data.get(key), list):
+                data[key] = tuple(data[key])
+        recipe = Recipe(**data)
+        recipe.config()
+    except CheckpointError as error:
+        raise InputError(f"recipe: {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"recipe: a value has the wrong type: {error}") from None
+    return recipe
+
+
+def _source(given: str | dict[str, Any]) -> DataSource:
+    if isinstance(given, str):
+        return DataSource(given)
+    if isinstance(given.get("score_range"), list):
+        given = given | {"score_range": tuple(given["score_range"])}
+    return DataSource(**given)
+
+
+def list_recipes() -> list[str]:
+    """The recipes that are shipped, one per row of the papers' tables.
+
+    Example:
+        >>> "nr-inceptionv4" in list_recipes()
+        True
+    """
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value

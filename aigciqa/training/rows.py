@@ -1,0 +1,174 @@
+"""The data sets of a recipe as one table of rows, and the batches of an epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .data import RatedSet, load
+from .recipe import Recipe
+from .splits import leaks, load_split, make_split, own_split, save_split, validation_part
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of several data sets, one after another.
+
+    Args:
+        paths: every picture and reference once; its position is its number.
+        pictures: (N,) number of the generated picture.
+        references: (N,) number of the reference, -1 for none.
+        labels: (N, D) on the recipe's scale, NaN where there is none.
+        weights: (N,) in the loss.
+        sets: (N,) which data set.
+        groups: (N,) which group, over all sets.
+        generators: (N,) names, "" where unknown.
+        names: of the data sets.
+    """
+
+    paths: list[Path]
+    pictures: Ints
+    references: Ints
+    labels: Floats
+    weights: Floats
+    sets: Ints
+    groups: Ints
+    generators: list[str]
+    names: list[str]
+
+
+def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
+    """Put data sets of different scales and dimensions together.
+
+    Raises:
+        InputError: when a set has none of the recipe's dimensions, or lacks references that it needs.
+    """
+    numbers: dict[Path, int] = {}
+    groups: dict[tuple[int, str], int] = {}
+    columns: dict[str, list[Any]] = {k: [] for k in ("pictures", "references", "weights", "sets", "groups")}
+    labels, generators = [], []
+    for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
+        if not set(recipe.dimensions) & one.labels.keys():
+            raise InputError(
+                f"{one.name} has no labels for {', '.join(recipe.dimensions)}; it has {', '.join(one.labels)}"
+            )
+        without = sum(reference is None for reference in one.references)
+        if recipe.reference == "full" and without:
+            raise InputError(
+                f"{without} of {len(one)} rows of {one.name} have no reference, which full reference needs; "
+                "train with reference=partial, or leave these rows out of its manifest"
+            )
+        low, high = source.score_range or one.score_range
+        to_low, to_high = recipe.score_range
+        missing = np.full(len(one), np.nan)
+        found = np.stack([one.labels.get(d, missing) for d in recipe.dimensions], 1)
+        labels.append((found - low) / (high - low) * (to_high - to_low) + to_low)
+        for picture, reference, group in zip(one.pictures, one.references, one.groups, strict=True):
+            columns["pictures"].append(numbers.setdefault(picture, len(numbers)))
+            used = reference if recipe.reference != "none" else None
+            columns["references"].append(-1 if used is None else numbers.setdefault(used, len(numbers)))
+            columns["groups"].append(groups.setdefault((index, group), len(groups)))
+        columns["weights"] += [source.weight] * len(one)
+        columns["sets"] += [index] * len(one)
+        generators += one.generators
+    return Rows(
+        paths=list(numbers),
+        pictures=np.array(columns["pictures"], np.int64),
+        references=np.array(columns["references"], np.int64),
+        labels=np.concatenate(labels),
+        weights=np.array(columns["weights"], np.float64),
+        sets=np.array(columns["sets"], np.int64),
+        groups=np.array(columns["groups"], np.int64),
+        generators=generators,
+        names=[one.name for one in rated],
+    )
+
+
+def open_data(recipe: Recipe) -> list[RatedSet]:
+    """The recipe's data sets.
+
+    Raises:
+        InputError: when there is none, or one cannot be read.
+    """
+    if not recipe.data:
+        raise InputError("no data set; name one (--data DIR)")
+    return [
+        load(
+            Path(s.path),
+            s.format,
+            images=None if s.images is None else Path(s.images),
+            columns=s.columns,
+            score_range=s.score_range,
+        )
+        for s in recipe.data
+    ]
+
+
+def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Ints, Ints, Ints, list[str]]:
+    """Split every data set, and save the splits in ``folder/splits``.
+
+    Returns:
+        Row numbers (of `join`) to train on, to validate on and to test on, and warnings about leaks.
+
+    Raises:
+        InputError: when a split cannot be made or does not fit its data set.
+    """
+    sides: tuple[list[int], list[int], list[int]] = ([], [], [])
+    warnings = []
+    start = 0
+    for index, one in enumerate(rated):
+        name = f"{index}-{one.name}.csv"
+        given = Path(recipe.split)
+        if recipe.split in ("group", "paper"):
+            folds = recipe.folds or None
+            split = make_split(
+                one, recipe.split, test=recipe.test, seed=recipe.seed, k=folds, fold=recipe.fold
+            )
+        elif recipe.split == "own":
+            split = own_split(one)
+        elif given.exists():
+            split = load_split(given / name if given.is_dir() else given, one)
+        else:
+            raise InputError(
+                f"split must be group, paper, own or a saved split; there is no file {recipe.split!r}"
+            )
+        (folder / "splits").mkdir(parents=True, exist_ok=True)
+        save_split(split, folder / "splits" / name, one)
+        warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
+        train = split.train
+        validation: tuple[int, ...] = ()
+        if recipe.validation:
+            train, validation = validation_part(one.groups, split.train, recipe.validation, recipe.seed)
+        for side, part in zip(sides, (train, validation, split.test), strict=True):
+            side.extend(start + i for i in part)
+        start += len(one)
+    train_rows, validation_rows, test_rows = (np.array(sorted(side), np.int64) for side in sides)
+    return train_rows, validation_rows, test_rows, warnings
+
+
+def batches(rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int]) -> list[Ints]:
+    """The batches of an epoch, the same for the same seed.
+
+    Args:
+        rows: (N,) row numbers to go through.
+        groups: the group of every row of the table.
+        size: rows per batch; the last may have fewer.
+        by: ``"row"`` to shuffle rows, ``"group"`` to shuffle groups and keep their rows together.
+        seed: any integers.
+
+    Example:
+        >>> [len(b) for b in batches(np.arange(10), np.zeros(10, int), 4, "row", [1, 0])]
+        [4, 4, 2]
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(rows)
+    if by == "group":
+        rank = rng.permutation(int(groups.max()) + 1)
+        order = order[np.argsort(rank[groups[order]], kind="stable")]
+    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,0 +1,374 @@
+"""Training: a recipe and data sets to a checkpoint, with Hugging Face accelerate as the engine."""
+
+import copy
+import json
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..weights import save_checkpoint
+from .correlation import srcc
+from .evaluation import evaluate
+from .feed import Feed, SharedForward, gathered
+from .initial import initial_network, is_tag
+from .losses import combined
+from .pixels import Pixels
+from .recipe import Recipe, read_recipe
+from .rows import Ints, Rows, batches, divide, join, open_data
+
+STATE = "state.pt"
+
+
+@dataclass
+class Run:
+    """What `train` gives back.
+
+    Args:
+        folder: a checkpoint that `create_metric` opens, with the logs, splits and predictions of the run.
+        history: a dict for each epoch, as in ``metrics.jsonl``.
+        evaluation: by data set and dimension, the figures of ``evaluation.json``; empty when there is no test side.
+    """
+
+    folder: Path
+    history: list[dict[str, Any]]
+    evaluation: dict[str, dict[str, Any]]
+
+
+def train(
+    recipe: Recipe, folder: str | Path, *, resume: bool = False, report: Callable[[str], None] = print
+) -> Run:
+    """Train, select, test once, and write a checkpoint.
+
+    Started by ``accelerate launch`` it uses the processes it finds; `recipe.batch_size` is over all of them.
+
+    Args:
+        recipe: what to do.
+        folder: where the run goes. It must be empty, unless resuming.
+        resume: continue a run that was interrupted, to the same weights as if it had not been.
+        report: called with each line for the user.
+
+    Raises:
+        InputError: for data or a recipe that cannot be trained on, or a folder in use.
+
+    Source:
+        The papers' optimisation, arXiv 2311.15556: Adam on the mean squared error.
+    """
+    folder = Path(folder)
+    if (folder / STATE).exists() and not resume:
+        raise InputError(f"{folder} holds a run; resume it (--resume), or choose another folder")
+    if resume and (folder / "recipe.yaml").exists():
+        saved = read_recipe(folder / "recipe.yaml")
+        if saved != recipe:
+            raise InputError(f"the recipe differs from {folder / 'recipe.yaml'}; resume with the same one")
+    return _Trainer(recipe, folder, report).run()
+
+
+class _Trainer:
+    def __init__(self, recipe: Recipe, folder: Path, report: Callable[[str], None]):
+        self.recipe, self.folder = recipe, folder
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.precision,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze > 0)],
+        )
+        self.main = self.accelerator.is_main_process
+        self.report = report if self.main else lambda line: None
+        torch.manual_seed(recipe.seed)
+        rated = open_data(recipe)
+        self.rows: Rows = join(recipe, rated)
+        with self.accelerator.main_process_first():
+            self.train_rows, self.validation_rows, self.test_rows, leaks = divide(recipe, rated, folder)
+            if not len(self.train_rows):
+                raise InputError("nothing to train on: the split leaves the training side empty")
+            self.config = recipe.config()
+            pixels = Pixels(self.rows.paths, self.config.transform, folder / "cache")
+        self.feed = Feed(self.rows, pixels, self.accelerator, recipe.rank_within)
+        for leak in leaks:
+            self.report(f"warning: {leak}")
+        self.network = initial_network(self.config, recipe.weights)
+        self.network.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
+        self.model = self.accelerator.prepare(SharedForward(self.network, self.config.transform))
+        self.optimizer = self.accelerator.prepare(self._optimizer())
+        self.epoch, self.step, self.updates = 0, 0, 0
+        self.best: dict[str, Any] = {"score": -math.inf, "epoch": -1, "network": None}
+        self.history: list[dict[str, Any]] = []
+        self.losses: list[float] = []  # of this epoch
+        self.stopping = False
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        r = self.recipe
+        kind = torch.optim.Adam if r.optimizer == "adam" else torch.optim.AdamW
+        groups = [
+            {"params": list(self.network.backbone.parameters()), "lr": r.lr},
+            {"params": list(self.network.head.parameters()), "lr": r.lr if r.head_lr is None else r.head_lr},
+        ]
+        fused = self.accelerator.device.type in ("cpu", "cuda")
+        return kind(groups, weight_decay=r.weight_decay, fused=fused)
+
+    # -- the run
+
+    def run(self) -> Run:
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "recipe.yaml").write_text(self.recipe.to_yaml())
+        self.load_state()
+        self.report(
+            f"{len(self.train_rows)} rows to train on, {len(self.validation_rows)} to validate, "
+            f"{len(self.test_rows)} to test, {len(self.rows.paths)} pictures"
+        )
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        restore = self._stop_on_sigterm()
+        try:
+            while self.epoch < self.recipe.epochs and not self._out_of_patience():
+                self.train_epoch()
+                self.finish_epoch()
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            restore()
+        return self.finish()
+
+    def _stop_on_sigterm(self) -> Callable[[], None]:
+        """Save at the next step and exit when asked to terminate."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+
+        def stop(signum: int, frame: Any) -> None:
+            self.stopping = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+
+        def restore() -> None:
+            signal.signal(signal.SIGTERM, before)
+
+        return restore
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.recipe.patience) and self.epoch - 1 - self.best["epoch"] >= self.recipe.patience > 0
+
+    def train_epoch(self) -> None:
+        r = self.recipe
+        made = batches(self.train_rows, self.rows.groups, r.batch_size, r.batch_by, [r.seed, self.epoch])
+        draws = np.random.default_rng([r.seed, self.epoch, 1]).random((len(self.rows.paths), 3))
+        frozen = self.epoch < r.freeze
+        self.model.train()
+        for module in self.network.backbone.modules():
+            if frozen or (r.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                module.eval()
+        bar = tqdm(
+            total=len(made), initial=self.step, desc=f"epoch {self.epoch + 1}/{r.epochs}", leave=False,
+            disable=not (self.main and sys.stderr.isatty()),
+        )  # fmt: skip
+        with ThreadPoolExecutor(1) as ahead:  # the next batch is put together while this one is learned from
+            load = lambda i: self.feed.batch(made[i], draws if r.augment else None)  # noqa: E731
+            waiting = ahead.submit(load, self.step) if self.step < len(made) else None
+            for i in range(self.step, len(made)):
+                assert waiting is not None
+                batch, waiting = waiting.result(), ahead.submit(load, i + 1) if i + 1 < len(made) else None
+                last = (i + 1) % r.accumulate == 0 or i + 1 == len(made)
+                self.losses.append(self.learn(batch, frozen, last, (self.epoch * len(made) + i) / len(made)))
+                bar.update()
+                if last and self.stopping:
+                    self.step = i + 1
+                    self.save_state()
+                    self.report(
+                        f"stopped in epoch {self.epoch + 1}, batch {self.step}; continue with --resume"
+                    )
+                    raise SystemExit(143)
+        bar.close()
+        self.history.append({"epoch": self.epoch + 1, "loss": float(np.mean(self.losses))})
+        self.step, self.losses = 0, []
+
+    def learn(self, batch: dict[str, Any], frozen: bool, update: bool, progress: float) -> float:
+        r, accelerator = self.recipe, self.accelerator
+        with nullcontext() if update else accelerator.no_sync(self.model):
+            scores = self.model(batch["images"], batch["generated"], batch["reference"], frozen)
+            scores = gathered(scores.float(), accelerator.num_processes)
+            loss = combined(
+                scores, batch["labels"], r.loss, weights=batch["weights"], comparable=batch["comparable"],
+                margin=r.margin,
+            )  # fmt: skip
+            accelerator.backward(loss / r.accumulate)
+        if update:
+            if r.clip:
+                accelerator.clip_grad_norm_(self.model.parameters(), r.clip)
+            base = (r.lr, r.lr if r.head_lr is None else r.head_lr)
+            for group, rate in zip(self.optimizer.param_groups, base, strict=True):
+                group["lr"] = rate * self._rate(progress)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.updates += 1
+            if r.ema:
+                self._average()
+        return loss.item()
+
+    def _rate(self, progress: float) -> float:
+        """Of the learning rate, after `progress` epochs."""
+        r = self.recipe
+        rate = min(1.0, progress / r.warmup) if r.warmup else 1.0
+        if r.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * progress / r.epochs))
+        return rate
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.updates) / (10 + self.updates))  # short at first
+        for mean, now in zip(
+            self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+            else:
+                mean.copy_(now)
+
+    # -- selection and test
+
+    def _score(self, rows: Ints) -> dict[str, float]:
+        """SRCC by dimension."""
+        scores, labels = self.feed.predict(rows, self.averaged), self.rows.labels[rows]
+        found = {}
+        for column, name in enumerate(self.recipe.dimensions):
+            there = ~np.isnan(labels[:, column])
+            found[name] = srcc(scores[there, column], labels[there, column]) if there.sum() > 2 else math.nan
+        return found
+
+    def finish_epoch(self) -> None:
+        r = self.recipe
+        rows = {"validation": self.validation_rows, "test": self.test_rows, "last": None}[r.select]
+        score = float(self.epoch)
+        if rows is not None:
+            found = self._score(rows)
+            self.history[-1] |= {f"{r.select}_srcc_{d}": v for d, v in found.items()}
+            score = float(np.mean([-1.0 if math.isnan(v) else v for v in found.values()]))
+        if score > self.best["score"]:
+            state = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
+            self.best = {"score": score, "epoch": self.epoch, "network": state}
+            self.write_checkpoint(self.folder, state, self.epoch + 1)
+        self.epoch += 1
+        self.save_state()
+        if self.main:
+            log = "".join(json.dumps(h) + "\n" for h in self.history)
+            _write(self.folder / "metrics.jsonl", log.encode())
+            self._tensorboard(self.history[-1])
+        self.report("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items() if v is not None))
+
+    def _tensorboard(self, values: dict[str, Any]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+            for key, value in values.items():
+                if key != "epoch" and value is not None:
+                    writer.add_scalar(key, value, values["epoch"])
+
+    def finish(self) -> Run:
+        """Test the selected weights, once, and write everything down."""
+        self.write_checkpoint(self.folder / "last", self.averaged.state_dict(), self.epoch)
+        sha256 = self.write_checkpoint(self.folder, self.best["network"], self.best["epoch"] + 1)
+        network = copy.deepcopy(self.averaged)
+        network.load_state_dict(self.best["network"])
+        evaluation: dict[str, dict[str, Any]] = {}
+        if len(self.test_rows):
+            scores, labels = self.feed.predict(self.test_rows, network), self.rows.labels[self.test_rows]
+            if self.main:
+                evaluation = self._evaluate(scores, labels)
+                written = {"metric": self.config.name, "sha256": sha256, "figures": evaluation}
+                _write(self.folder / "evaluation.json", json.dumps(written, indent=2).encode())
+        self.accelerator.wait_for_everyone()
+        if self.main:
+            self.feed.pixels.discard()
+        return Run(self.folder, self.history, evaluation)
+
+    def _evaluate(self, scores: Any, labels: Any) -> dict[str, dict[str, Any]]:
+        rows = self.test_rows
+        found: dict[str, dict[str, Any]] = {}
+        generators = np.array(self.rows.generators)[rows]
+        for index, name in enumerate(self.rows.names):
+            for column, dimension in enumerate(self.recipe.dimensions):
+                here = (self.rows.sets[rows] == index) & ~np.isnan(labels[:, column])
+                if not here.any():
+                    continue
+                one = evaluate(
+                    scores[here, column], labels[here, column],
+                    groups=[str(g) for g in self.rows.groups[rows][here]], generators=list(generators[here]),
+                )  # fmt: skip
+                found.setdefault(name, {})[dimension] = one.to_dict()
+                self.report(f"\n{name}, {dimension}, test side (select={self.recipe.select}):\n{one.table()}")
+        return found
+
+    # -- files
+
+    def write_checkpoint(self, folder: Path, state: dict[str, Tensor], epoch: int) -> str:
+        """Write it, and return its checksum."""
+        if self.main:
+            r = self.recipe
+            names = ", ".join(self.rows.names)
+            provenance = {
+                "labels": r.labels or f"unknown labels of {names} (the recipe does not say who gave them)",
+                "license": r.license,
+                "data": names,
+                "split": r.split + (f", fold {r.fold} of {r.folds}" if r.folds else ""),
+                "selection": "best epoch on the test side (optimistic)" if r.select == "test" else r.select,
+                "epoch": str(epoch),
+            }
+            if is_tag(r.weights):
+                provenance["base_model"] = f"timm/{r.weights}"
+            return save_checkpoint(folder, self.config.with_(provenance=provenance), state).sha256
+        return ""
+
+    def save_state(self) -> None:
+        """All that `load_state` needs, in one file that appears whole or not at all."""
+        scaler = self.accelerator.scaler
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "updates": self.updates,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict() if self.recipe.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "random": torch.get_rng_state(),
+            "best": self.best,
+            "history": self.history,
+            "losses": self.losses,
+        }
+        if self.main:
+            temporary = self.folder / f".{STATE}.part"
+            torch.save(state, temporary)
+            temporary.replace(self.folder / STATE)
+
+    def load_state(self) -> None:
+        if not (self.folder / STATE).exists():
+            return
+        state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+        self.epoch, self.step, self.updates = state["epoch"], state["step"], state["updates"]
+        self.best, self.history, self.losses = state["best"], state["history"], state["losses"]
+        self.network.load_state_dict(state["network"])
+        if state["averaged"] is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        self.report(f"resuming at epoch {self.epoch + 1}" + (f", batch {self.step + 1}" if self.step else ""))
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,188 @@
+"""The `aigciqa` command as a process, and `aigciqa.training` from Python."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_network
+from synthetic import make_pku
+
+import aigciqa.training
+from aigciqa.config import paper_config
+from aigciqa.training.recipe import Recipe
+from aigciqa.weights import save_checkpoint
+
+COMMAND = shutil.which("aigciqa", path=str(Path(sys.executable).parent))
+
+
+def run(*arguments, code=0):
+    assert COMMAND, "the command is not installed beside this Python"
+    result = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout if code == 0 else result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def pku(tmp_path_factory):
+    return make_pku(tmp_path_factory.mktemp("pku") / "PKU-I2IQA", prompts=6, size=40)
+
+
+@pytest.fixture(scope="module")
+def trained(pku, tmp_path_factory):
+    """A run of one epoch from the command line, with options of every type."""
+    out = tmp_path_factory.mktemp("runs") / "fr"
+    run(
+        "train", "--data", pku, "--out", out, "--name", "fr-small", "--reference", "full",
+        "--backbone", "test_efficientnet",
+        "--resize", 36, "--crop", 32, "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--dimensions",
+        "quality,authenticity", "--epochs", 1, "--lr", "1e-3", "--loss", "mse=1,rank=0.5", "--augment", "false",
+        "--select", "last", "--labels", "made up by a test", "--license", "CC0-1.0",
+    )  # fmt: skip
+    return out
+
+
+def test_train(trained):
+    recipe = aigciqa.training.read_recipe(trained / "recipe.yaml")
+    assert recipe.loss == {"mse": 1.0, "rank": 0.5}
+    assert (recipe.dimensions, recipe.mean, recipe.augment) == (
+        ("quality", "authenticity"),
+        (0.5,) * 3,
+        False,
+    )
+    provenance = aigciqa.metric_info(trained).provenance
+    assert provenance["labels"] == "made up by a test"
+    assert provenance["license"] == "CC0-1.0"
+
+
+def test_every_field_of_a_recipe_is_an_option():
+    shown = run("train", "--help")
+    for name in Recipe.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')} " in shown
+    assert "computed once for" in shown  # descriptions are whole
+    assert run("train", "--recipes").split() == aigciqa.training.list_recipes()
+
+
+def test_help_is_instant():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        shown = run("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+    for name in ("train", "evaluate", "publish", "convert", "data"):
+        assert f"\n  {name} " in shown
+
+
+def test_evaluate_uses_the_test_side_of_the_run(pku, trained, tmp_path):
+    out = tmp_path / "figures.json"
+    shown = run(
+        "evaluate", trained, pku, "--dimension", "quality", "--out", out, "--plots", tmp_path / "plots",
+        "--compare", "nr-aigciqa", "--device", "cpu",
+    )  # fmt: skip
+    assert "of the test side" in shown
+    assert "against nr-aigciqa" in shown
+    theirs, ours = json.loads(out.read_text()), json.loads((trained / "evaluation.json").read_text())
+    assert theirs["sha256"] == ours["sha256"] == aigciqa.metric_info(trained).sha256
+    assert theirs["figures"]["quality"]["n"] == 8  # one of six prompts
+    assert theirs["figures"]["quality"]["srcc"] == pytest.approx(
+        ours["figures"]["pku-i2iqa"]["quality"]["srcc"]
+    )
+    assert len(list((tmp_path / "plots" / "quality").glob("*.png"))) == 3
+
+
+def test_evaluate_somebody_elses_scores(pku, tmp_path):
+    rated = aigciqa.training.load(pku)
+    lines = [f"{p.name},{1 - v}" for p, v in zip(rated.pictures, rated.labels["quality"], strict=True)]
+    (tmp_path / "theirs.csv").write_text("picture,badness\n" + "\n".join(lines))
+    shown = run("evaluate", tmp_path / "theirs.csv", pku, "--dimension", "quality")
+    assert "SRCC                      -1.0000" in shown
+    (tmp_path / "theirs.csv").write_text("picture,badness\n" + "\n".join(lines[1:]))
+    assert "SD_000_00.jpg" in run("evaluate", tmp_path / "theirs.csv", pku, code=2)
+
+
+def test_evaluate_beside_the_paper(pku, tmp_path):
+    config = paper_config("resnet18", "full")
+    save_checkpoint(tmp_path, config, random_network(config).state_dict())
+    shown = run("evaluate", tmp_path, pku, "--dimension", "quality", "--compare-paper", "--device", "cpu")
+    for figure in ("0.7063", "0.7249"):  # the published row: FR on ResNet18, quality
+        assert figure in shown
+    assert "papers' backbones" in run(
+        "evaluate", "nr-aigciqa", pku, "--compare-paper", "--device", "cpu", code=2
+    )
+
+
+def test_data_check(pku, tmp_path):
+    shown = run("data", "check", pku)
+    assert "48 pictures" in shown
+    copy = tmp_path / "damaged"
+    shutil.copytree(pku, copy)
+    (copy / "Generated_image" / "All" / "SD_000_00.jpg").unlink()
+    (copy / "Image_prompt" / "3.jpg").write_bytes(b"\xff\xd8 broken")
+    shown = run("data", "check", copy, code=1)
+    assert "SD_000_00.jpg" in shown
+    assert "3.jpg" in shown
+
+
+def test_publish_dry_run(trained, hub):
+    shown = run("publish", trained, "me/fr-small", "--revision", "v1", "--dry-run")
+    assert hub.requests == []
+    for part in (
+        "README.md",
+        "model.safetensors",
+        "config.json",
+        "made up by a test",
+        "| pku-i2iqa quality |",
+    ):
+        assert part in shown
+
+
+def test_convert(tmp_path):
+    from test_model import authors_backbone, authors_model
+
+    checkpoint, _ = authors_model("resnet18", "full", *authors_backbone("resnet18"))
+    torch.save({"epoch": 3, "rho_best": 0.7, "optimizer": {}, **checkpoint}, tmp_path / "best_model.pt")
+    assert "FR on resnet18" in run("convert", tmp_path / "best_model.pt", tmp_path / "ours")
+    assert aigciqa.metric_info(tmp_path / "ours").mode == "FR"
+    (tmp_path / "best_model.pt").write_bytes(b"nothing")
+    run("convert", tmp_path / "best_model.pt", tmp_path / "theirs", code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "fr-resnet51", "--out", "x"], "no recipe 'fr-resnet51'; shipped are"),
+        (["train", "nr-resnet18", "--out", "x", "--epochs", "1.5"], "'1.5' is not integer"),
+        (["train", "nr-resnet18", "--out", "x", "--augment", "maybe"], "'maybe' is not true|false"),
+        (["train", "nr-resnet18", "--out", "x"], "no data set; name one (--data DIR)"),
+        (["train", "nr-resnet18"], "Missing option '--out'"),
+        (["evaluate", "nr-aigciqa", "nowhere"], "nowhere"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["data", "check", ".", "--column", "quality"], "OURS=THEIRS"),
+        (["publish", "nowhere", "me/x"], "nowhere"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_errors_are_a_message_and_code_2(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert says in run(*arguments, code=2)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path):
+    (tmp_path / "pandas.py").write_text("raise ModuleNotFoundError('no pandas', name='pandas')")
+    code = "import aigciqa.training.cli as c; c.main(['data', 'check', '.'])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "pip install 'aigciqa[train]'" in result.stderr
+
+
+def test_public_names():
+    for name in aigciqa.training.__all__:
+        assert getattr(aigciqa.training, name)
+    with pytest.raises(AttributeError):
+        _ = aigciqa.training.nothing
