@@ -1,7 +1,6 @@
 """Training runs: small networks of random weights on small pictures, as real processes where that matters."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -84,6 +83,7 @@ def test_a_run_is_a_checkpoint_that_scores_what_its_evaluation_says(pku, tmp_pat
     assert (tmp_path / "last" / "config.json").exists()
     assert read_recipe(tmp_path / "recipe.yaml") == recipe(pku, reference=reference, dimensions=dimensions)
     assert not list((tmp_path / "cache").glob("pixels*"))
+    assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
 def test_training_learns_and_is_repeatable(pku, tmp_path):
@@ -129,24 +129,30 @@ def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pku, tmp_path, 
     assert (out / "evaluation.json").read_text() == (tmp_path / "whole" / "evaluation.json").read_text()
 
 
-def test_two_processes_give_the_metrics_of_one(pku, tmp_path):
-    changes = {"freeze_norm": True, "batch_size": 16, "loss": "mse=1,plcc=0.5,rank=0.5", "reference": "full"}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 12, "loss": "mse=1,plcc=0.5,rank=0.5", "accumulate": 2, "clip": 1.0},
+        {"batch_size": 16, "reference": "full", "freeze": 1, "freeze_norm": True, "ema": 0.9},
+    ],
+)
+def test_two_processes_give_the_metrics_of_one(pku, tmp_path, changes):
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
-                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-        launch += ["--num_cpu_threads_per_process", "1"]
-        out = tmp_path / str(processes)
-        subprocess.run(
-            [*launch, *command(pku, out, **changes)], check=True, capture_output=True, text=True,
-            env=os.environ | {"MASTER_PORT": "0"},
-        )  # fmt: skip
+        launch = [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
+            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+            "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
+        ]  # fmt: skip
+        script = command(pku, tmp_path / str(processes), **changes)
+        result = subprocess.run([*launch, *script], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
     one, two = ([json.loads(line) for line in (tmp_path / n / "metrics.jsonl").open()] for n in ("1", "2"))
     assert [h["loss"] for h in one] == pytest.approx([h["loss"] for h in two], rel=1e-3)
     one, two = (
         json.loads((tmp_path / n / "evaluation.json").read_text())["figures"]["pku-i2iqa"]["quality"]
         for n in ("1", "2")
     )
-    for name in ("n", "srcc", "plcc", "rmse"):
+    for name in ("n", "srcc", "krcc", "plcc", "rmse"):
         assert one[name] == pytest.approx(two[name], abs=5e-3)
 
 
@@ -195,6 +201,15 @@ def test_protocols(pku, tmp_path):
     run = train(patient, tmp_path / "patient", report=lines.append)
     assert len(run.history) == 2  # nothing is learned, so the second epoch is no better than the first
     assert not any("warning" in line for line in lines)
+
+
+def test_learning_from_everything(pku, tmp_path):
+    run = train(recipe(pku, test=0.0, epochs=1), tmp_path, report=lambda line: None)
+    assert run.evaluation == {}
+    assert not (tmp_path / "evaluation.json").exists()
+    assert aigciqa.create_metric(tmp_path, device="cpu").config.name == "small"
+    with pytest.raises(InputError, match="needs a test side"):
+        recipe(pku, test=0.0, select="test")
 
 
 def test_later_epochs_decode_nothing(pku, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ class Recipe:
         data: the data sets, learned from together.
         split: ``"group"`` (no prompt or reference on both sides), ``"paper"`` (every fourth row is test, prompts on
             both sides), ``"own"`` (the manifest's), or a file that an earlier run saved.
-        test: part of the groups held out, for ``"group"``.
+        test: part of the groups held out, for ``"group"``; 0 to learn from everything and test nothing.
         folds: cut into so many folds instead; 0 for none.
         fold: which of them is the test side.
         validation: part of the training side's groups to select the epoch by; 0 for none.
@@ -152,6 +152,8 @@ class Recipe:
                 raise InputError(f"recipe: {name} must be at least 0 and below 1")
         if self.select == "validation" and self.validation == 0:
             raise InputError("recipe: select=validation needs a validation part; or select=last")
+        if self.select == "test" and self.split == "group" and not self.test and not self.folds:
+            raise InputError("recipe: select=test needs a test side")
         if self.freeze >= self.epochs and self.freeze > 0:
             raise InputError(
                 "recipe: freeze must be below epochs; for a frozen backbone set lr=0 and head_lr"

@@ -125,7 +125,9 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
     for index, one in enumerate(rated):
         name = f"{index}-{one.name}.csv"
         given = Path(recipe.split)
-        if recipe.split in ("group", "paper"):
+        if recipe.split == "group" and not recipe.test and not recipe.folds:
+            split = None
+        elif recipe.split in ("group", "paper"):
             folds = recipe.folds or None
             split = make_split(
                 one, recipe.split, test=recipe.test, seed=recipe.seed, k=folds, fold=recipe.fold
@@ -138,14 +140,17 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
             raise InputError(
                 f"split must be group, paper, own or a saved split; there is no file {recipe.split!r}"
             )
-        (folder / "splits").mkdir(parents=True, exist_ok=True)
-        save_split(split, folder / "splits" / name, one)
-        warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
-        train = split.train
+        train: tuple[int, ...] = tuple(range(len(one)))
+        test: tuple[int, ...] = ()
+        if split is not None:
+            train, test = split.train, split.test
+            (folder / "splits").mkdir(parents=True, exist_ok=True)
+            save_split(split, folder / "splits" / name, one)
+            warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
         validation: tuple[int, ...] = ()
         if recipe.validation:
-            train, validation = validation_part(one.groups, split.train, recipe.validation, recipe.seed)
-        for side, part in zip(sides, (train, validation, split.test), strict=True):
+            train, validation = validation_part(one.groups, train, recipe.validation, recipe.seed)
+        for side, part in zip(sides, (train, validation, test), strict=True):
             side.extend(start + i for i in part)
         start += len(one)
     train_rows, validation_rows, test_rows = (np.array(sorted(side), np.int64) for side in sides)

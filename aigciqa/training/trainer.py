@@ -26,6 +26,7 @@ from .evaluation import evaluate
 from .feed import Feed, SharedForward, gathered
 from .initial import initial_network, is_tag
 from .losses import combined
+from .norm import synchronise
 from .pixels import Pixels
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, open_data
@@ -101,6 +102,8 @@ class _Trainer:
         self.network = initial_network(self.config, recipe.weights)
         self.network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
+        if self.accelerator.num_processes > 1:
+            synchronise(self.network.backbone, self.accelerator.device)
         self.model = self.accelerator.prepare(SharedForward(self.network, self.config.transform))
         self.optimizer = self.accelerator.prepare(self._optimizer())
         self.epoch, self.step, self.updates = 0, 0, 0
