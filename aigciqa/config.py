@@ -197,7 +197,7 @@ def paper_config(backbone: str, reference: str = "none", **changes: Any) -> Metr
     Raises:
         CheckpointError: for another backbone (build a `MetricConfig` for those) or a wrong field value.
 
-    Example:
+    Examples:
         >>> from aigciqa import paper_config
         >>> paper_config("inceptionv4", "full").transform.crop
         299

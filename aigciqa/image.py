@@ -45,7 +45,7 @@ def read(pictures: Pictures) -> Iterator[Tensor]:
     Raises:
         InputError: naming the picture and what is wrong with it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> for block in read([np.zeros((8, 9), np.uint8), "gen.png"]):
         ...     print(block.shape)

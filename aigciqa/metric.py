@@ -26,25 +26,12 @@ class Metric(nn.Module):
     The checkpoint is opened at first use: by scoring, or by asking for its parameters or its config.
     A metric always computes in evaluation mode, whatever `train` is told.
 
-    Args:
-        source: see `create_metric`.
-        dimension: which of the checkpoint's dimensions calling the metric returns; None for the first.
-        device: a torch device; None for CUDA where there is one, else the CPU.
-        as_loss: let gradients flow to the pictures. The value stays the score, and higher stays better, so
-            minimise ``-metric(pictures).mean()``.
-        batch_size: pictures per forward pass; None for 8 on a CPU (where more is slower) and 64 elsewhere.
-        token: for private Hub repositories; None for what the Hub's own client is set to.
-        offline: True to use only what is on this machine; None for what the client is set to.
-        cache_dir: where the Hub's files are kept; None for what the client is set to.
-
-    Raises:
-        CheckpointError: when `source` is no name, folder or repository.
-        InputError: for a device that is not there, or a batch size below 1.
+    Its arguments are those of `create_metric`.
 
     Source:
         arXiv 2311.15556 (no and full reference), arXiv 2404.18409 (partial reference).
 
-    Example:
+    Examples:
         >>> metric = Metric("nr-aigciqa", device="cpu")
         >>> metric(["gen.png", "ref.png"]).shape
         torch.Size([2])
@@ -145,7 +132,7 @@ class Metric(nn.Module):
         Returns:
             (N,) float32 by dimension.
 
-        Example:
+        Examples:
             >>> Metric("fr-aigciqa", device="cpu").predict("gen.png", "ref.png")
             {'quality': tensor([...])}
         """

@@ -7,13 +7,15 @@ from .config import MetricConfig
 from .weights import packaged_names, parse_source
 
 if TYPE_CHECKING:
+    import torch
+
     from .metric import Metric
 
 
 def list_metrics() -> list[str]:
     """The names that `create_metric` knows without a path or a repository.
 
-    Example:
+    Examples:
         >>> import aigciqa
         >>> aigciqa.list_metrics()
         ['fr-aigciqa', 'nr-aigciqa', 'pr-aigciqa']
@@ -32,7 +34,7 @@ def metric_info(source: str | os.PathLike[str], **hub: Any) -> MetricConfig:
     Raises:
         CheckpointError: when it cannot be found or read.
 
-    Example:
+    Examples:
         >>> import aigciqa
         >>> aigciqa.metric_info("fr-aigciqa").backbone
         'tf_efficientnet_lite0'
@@ -40,22 +42,39 @@ def metric_info(source: str | os.PathLike[str], **hub: Any) -> MetricConfig:
     return parse_source(source, **hub).config()
 
 
-def create_metric(source: str | os.PathLike[str], **options: Any) -> "Metric":
+def create_metric(
+    source: str | os.PathLike[str],
+    *,
+    dimension: str | None = None,
+    device: "str | torch.device | None" = None,
+    as_loss: bool = False,
+    batch_size: int | None = None,
+    token: str | None = None,
+    offline: bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> "Metric":
     """A metric by name, folder or Hub repository. Nothing is read or downloaded until its first use.
 
     Args:
         source: a name of `list_metrics`, a folder that training wrote, ``org/repo`` or
             ``hf-hub:org/repo@revision``.
-        **options: what `Metric` takes: `dimension`, `device`, `as_loss`, `batch_size`, `token`, `offline`,
-            `cache_dir`.
+        dimension: which of the checkpoint's dimensions calling the metric returns; None for the first.
+        device: a torch device; None for CUDA where there is one, else the CPU.
+        as_loss: let gradients flow to the pictures. The value stays the score, and higher stays better, so
+            minimise ``-metric(pictures).mean()``.
+        batch_size: pictures per forward pass; None for 8 on a CPU (where more is slower) and 64 elsewhere.
+        token: for private Hub repositories; None for what the Hub's own client is set to.
+        offline: True to use only what is on this machine; None for what the client is set to.
+        cache_dir: where the Hub's files are kept; None for what the client is set to.
 
     Returns:
-        A `Metric`.
+        A `Metric`: call it with pictures, or with pictures and their references.
 
     Raises:
-        CheckpointError: when `source` can be none of these.
+        CheckpointError: when `source` is no name, folder or repository.
+        InputError: for a device that is not there, or a batch size below 1.
 
-    Example:
+    Examples:
         >>> import aigciqa
         >>> metric = aigciqa.create_metric("fr-aigciqa", device="cpu")
         >>> metric("gen.png", "ref.png").shape
@@ -63,4 +82,13 @@ def create_metric(source: str | os.PathLike[str], **options: Any) -> "Metric":
     """
     from .metric import Metric
 
-    return Metric(source, **options)
+    return Metric(
+        source,
+        dimension=dimension,
+        device=device,
+        as_loss=as_loss,
+        batch_size=batch_size,
+        token=token,
+        offline=offline,
+        cache_dir=cache_dir,
+    )

@@ -29,7 +29,7 @@ def preprocess(images: Tensor, transform: Transform) -> Tensor:
     Returns:
         (N, 3, crop, crop), float32, on the device of `images`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> preprocess(torch.rand(2, 3, 300, 400), Transform()).shape
         torch.Size([2, 3, 224, 224])

@@ -47,7 +47,7 @@ def model_card(
     Raises:
         CheckpointError: when the evaluation cannot be read.
 
-    Example:
+    Examples:
         >>> import aigciqa
         >>> print(model_card(aigciqa.metric_info("nr-aigciqa")).split("---")[1].strip())
         license: apache-2.0

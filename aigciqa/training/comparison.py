@@ -98,7 +98,7 @@ def compare(
     Raises:
         InputError: for no rows, different lengths, values that are not finite, missing labels.
 
-    Example:
+    Examples:
         >>> mos = [1, 2, 3, 4, 5, 6, 7, 8]
         >>> result = compare([1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6], mos, bootstrap=100)
         >>> round(result.difference, 4), result.srcc_t > 0
@@ -155,7 +155,7 @@ def williams(r_a: float, r_b: float, r_ab: float, n: int) -> tuple[float, float]
         (1959), 396-399; as equation 7 of Steiger, Tests for comparing elements of a correlation matrix,
         Psychological Bulletin 87 (1980), 245-251, who recommends it.
 
-    Example:
+    Examples:
         >>> t, p = williams(0.4, 0.5, 0.1, 103)
         >>> round(t, 2), round(p, 2)
         (-0.89, 0.37)
@@ -181,7 +181,7 @@ def paper_results() -> pd.DataFrame:
     Source:
         arXiv 2311.15556.
 
-    Example:
+    Examples:
         >>> table = paper_results()
         >>> table[(table.backbone == "resnet50") & (table.dimension == "overall")].srcc.tolist()
         [0.7272, 0.7359]
@@ -201,7 +201,7 @@ def beside_paper(evaluation: Evaluation, mode: str, backbone: str, dimension: st
     Raises:
         InputError: when the paper has no such row.
 
-    Example:
+    Examples:
         >>> from aigciqa.training.evaluation import evaluate
         >>> run = evaluate([1, 2, 3, 4, 5, 6], [1.2, 1.1, 2.5, 3.5, 4.4, 4.0], bootstrap=0)
         >>> print(beside_paper(run, "NR", "resnet50", "quality"))

@@ -28,7 +28,7 @@ def paired(scores: ArrayLike, mos: ArrayLike) -> tuple[Floats, Floats]:
     Raises:
         InputError: for another shape, different lengths, or a value that is not a finite number.
 
-    Example:
+    Examples:
         >>> paired([1, 2, 3], [1.5, 2.5])
         Traceback (most recent call last):
         aigciqa.errors.InputError: 3 scores but 2 MOS; pass one of each per picture, in the same order
@@ -65,7 +65,7 @@ def rows_by_label(labels: Sequence[Any] | NDArray[Any], count: int, name: str) -
     Raises:
         InputError: when there are more or fewer labels than rows, or a label is missing.
 
-    Example:
+    Examples:
         >>> rows_by_label(["SD", "MJ", "SD"], 3, "generators")
         {'SD': array([0, 2]), 'MJ': array([1])}
     """
@@ -96,7 +96,7 @@ def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Raises:
         InputError: for different lengths or values that are not finite.
 
-    Example:
+    Examples:
         >>> round(srcc([1, 2, 3, 4], [1.0, 1.5, 4.0, 2.0]), 4)
         0.8
     """
@@ -119,7 +119,7 @@ def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Raises:
         InputError: for different lengths or values that are not finite.
 
-    Example:
+    Examples:
         >>> round(krcc([1, 2, 3, 4], [1.0, 1.5, 4.0, 2.0]), 4)
         0.6667
     """
@@ -142,7 +142,7 @@ def plcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Raises:
         InputError: for different lengths or values that are not finite.
 
-    Example:
+    Examples:
         >>> round(plcc([1, 2, 3, 4], [1.0, 1.5, 4.0, 2.0]), 4)
         0.54
     """
@@ -168,7 +168,7 @@ def pairwise_accuracy(
     Raises:
         InputError: for different lengths, values that are not finite, missing labels.
 
-    Example:
+    Examples:
         >>> pairwise_accuracy([1, 2, 2], [1.0, 2.0, 3.0])
         0.833...
     """

@@ -108,7 +108,7 @@ def load(
     Raises:
         InputError: naming the file, and the row and column, of what is missing, doubled or not a number.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "ratings.csv"
         >>> _ = file.write_text("picture,reference,mos\ngen.png,ref.png,3.5\nref.png,ref.png,4.5\n")
@@ -251,7 +251,7 @@ def check(rated: RatedSet) -> Report:
     Args:
         rated: the data set.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> gen, ref = Path("gen.png"), Path("ref.png")
         >>> mos = {"quality": np.array([3.5, 7])}

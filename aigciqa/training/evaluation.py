@@ -128,7 +128,7 @@ def evaluate(
     Raises:
         InputError: for no rows, different lengths, values that are not finite, missing labels.
 
-    Example:
+    Examples:
         >>> result = evaluate([1, 2, 3, 4, 5, 6], [1.2, 1.1, 2.5, 3.5, 4.4, 4.0], bootstrap=100)
         >>> round(result.srcc, 4), sorted(result.intervals)
         (0.8857, ['krcc', 'pairwise', 'plcc', 'rmse', 'srcc'])

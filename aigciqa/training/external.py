@@ -31,7 +31,7 @@ def read_scores(
         InputError: when the file cannot be read, the columns are not there or not clear, a score is missing
             or not a finite number, or a picture comes twice.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "theirs.csv"
         >>> _ = file.write_text("picture,niqe\\nSD_000_00.jpg,4.25\\nSD_000_01.jpg,3.5\\n")
@@ -106,7 +106,7 @@ def match_scores(scores_by_name: Mapping[str, float], pictures: Sequence[str | P
         InputError: listing the pictures that have no score, several that fit equally well, or one that
             fits another picture just as well or better.
 
-    Example:
+    Examples:
         >>> match_scores({"their/All/b.jpg": 2.0, "their/All/a.jpg": 1.0}, ["data/All/a.jpg"])
         array([1.])
     """

@@ -25,7 +25,7 @@ def initial_network(config: MetricConfig, weights: str) -> Network:
         InputError: when it names nothing that fits.
         CheckpointError: when a checkpoint cannot be opened.
 
-    Example:
+    Examples:
         >>> from aigciqa import MetricConfig
         >>> initial_network(MetricConfig("tiny", "none", "test_resnet"), "random").reference
         'none'

@@ -57,7 +57,7 @@ def fit_logistic(
         4: VQEG, Final report on the validation of objective models of video quality assessment (2000).
         5: Sheikh, Sabir and Bovik, IEEE Transactions on Image Processing 15 (2006), 3440-3451.
 
-    Example:
+    Examples:
         >>> curve = fit_logistic([0, 1, 2, 3, 4, 5], [1.1, 1.2, 2.0, 3.9, 4.8, 4.9])
         >>> curve([2.5])
         array([2.93...])
@@ -130,7 +130,7 @@ def plcc_fitted(scores: ArrayLike, mos: ArrayLike, parameters: int = 4) -> float
     Raises:
         InputError: for different lengths, values that are not finite, another number of parameters.
 
-    Example:
+    Examples:
         >>> round(plcc_fitted([0, 1, 2, 3, 4, 5], [1.1, 1.3, 1.9, 4.1, 4.5, 4.9]), 4)
         0.9975
     """
@@ -153,7 +153,7 @@ def rmse(scores: ArrayLike, mos: ArrayLike, parameters: int | None = None) -> fl
     Raises:
         InputError: for different lengths, values that are not finite, another number of parameters.
 
-    Example:
+    Examples:
         >>> rmse([1, 2, 3], [1, 2, 6])
         1.732...
     """

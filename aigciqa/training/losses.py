@@ -34,7 +34,7 @@ def combined(
     Raises:
         InputError: for an unknown term.
 
-    Example:
+    Examples:
         >>> import torch
         >>> combined(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]), {"mse": 1.0})
         tensor(2.)

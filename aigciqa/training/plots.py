@@ -45,7 +45,7 @@ def plot_evaluation(
         InputError: for no rows, different lengths, values that are not finite, missing labels, or a folder
             that cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> files = plot_evaluation([1, 2, 3, 4, 5], [1.2, 1.8, 3.1, 4.4, 4.6], tempfile.mkdtemp())
         >>> [file.name for file in files]

@@ -84,7 +84,7 @@ def publish(
         CheckpointError: when the checkpoint is damaged, lacks a licence or a statement of its labels, when the
             tag is there already, or when the Hub refuses.
 
-    Example:
+    Examples:
         >>> from aigciqa.weights import PACKAGED
         >>> planned = publish(PACKAGED / "nr-aigciqa", "someone/scorer", revision="v1", dry_run=True)
         >>> planned.source, list(planned.sizes)

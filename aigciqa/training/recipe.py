@@ -191,7 +191,7 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
     Raises:
         InputError: for an unknown name, field or value.
 
-    Example:
+    Examples:
         >>> read_recipe("fr-resnet50", {"epochs": 3}).epochs
         3
     """
@@ -238,7 +238,7 @@ def _source(given: str | dict[str, Any]) -> DataSource:
 def list_recipes() -> list[str]:
     """The recipes that are shipped, one per row of the papers' tables.
 
-    Example:
+    Examples:
         >>> "nr-inceptionv4" in list_recipes()
         True
     """

@@ -167,7 +167,7 @@ def batches(rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int]) -
         by: ``"row"`` to shuffle rows, ``"group"`` to shuffle groups and keep their rows together.
         seed: any integers.
 
-    Example:
+    Examples:
         >>> [len(b) for b in batches(np.arange(10), np.zeros(10, int), 4, "row", [1, 0])]
         [4, 4, 2]
     """

@@ -61,7 +61,7 @@ def paper_split(n: int) -> Split:
 
     Source: the training code of the authors of arXiv 2311.15556 and 2404.18409.
 
-    Example:
+    Examples:
         >>> paper_split(8).test
         (3, 7)
     """
@@ -82,7 +82,7 @@ def group_split(groups: Sequence[str], test: float = 0.25, seed: int = 1) -> Spl
     Raises:
         InputError: when there is only one group, or `test` is not between 0 and 1.
 
-    Example:
+    Examples:
         >>> group_split(["a", "a", "b", "b", "c", "c", "d", "d"], test=0.25).test
         (6, 7)
     """
@@ -142,7 +142,7 @@ def folds(groups_or_n: Sequence[str] | int, k: int, seed: int = 1, method: str =
     Raises:
         InputError: for more folds than there are groups or rows, or another method.
 
-    Example:
+    Examples:
         >>> [split.test for split in folds(["a", "b", "b", "c"], k=3)]
         [(1, 2), (0,), (3,)]
     """

@@ -63,7 +63,7 @@ def convert(
     Source:
         arXiv 2311.15556 (no and full reference), arXiv 2404.18409 (partial reference).
 
-    Example:
+    Examples:
         >>> convert("best_model.pt", "converted", license="MIT").name  # doctest: +SKIP
         'nr-resnet50'
         >>> convert("gen.png", "converted")
