@@ -13,6 +13,7 @@ import torch
 from synthetic import make_pku
 
 import aigciqa
+import aigciqa.training
 from aigciqa.errors import InputError
 from aigciqa.training.recipe import DataSource, Recipe, list_recipes, read_recipe
 from aigciqa.training.trainer import train
@@ -201,6 +202,19 @@ def test_protocols(pku, tmp_path):
     run = train(patient, tmp_path / "patient", report=lines.append)
     assert len(run.history) == 2  # nothing is learned, so the second epoch is no better than the first
     assert not any("warning" in line for line in lines)
+
+
+def test_an_unstated_scale_is_pointed_out(pku, tmp_path):
+    rated = aigciqa.training.load(pku)
+    lines = [f"{p},{v}" for p, v in zip(rated.pictures, rated.labels["quality"], strict=True)]
+    (tmp_path / "ratings.csv").write_text("picture,quality\n" + "\n".join(lines))
+    said = []
+    train(
+        recipe(pku, data=[DataSource(str(tmp_path / "ratings.csv"))], epochs=1),
+        tmp_path / "run",
+        report=said.append,
+    )
+    assert "which is taken for their whole scale; say otherwise with --range" in said[0]
 
 
 def test_learning_from_everything(pku, tmp_path):

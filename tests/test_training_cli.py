@@ -106,6 +106,22 @@ def test_evaluate_somebody_elses_scores(pku, tmp_path):
     assert "SD_000_00.jpg" in run("evaluate", tmp_path / "theirs.csv", pku, code=2)
 
 
+def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
+    examples = Path(__file__).parent.parent / "examples"
+    for name in ("gen.png", "ref.png"):
+        shutil.copy(examples / name, tmp_path)
+    scores = aigciqa.create_metric("nr-aigciqa", device="cpu")([tmp_path / "gen.png", tmp_path / "ref.png"])
+    low, high = (20 * scores).tolist()  # on 0 to 100 the metric is exactly right
+    (tmp_path / "ratings.csv").write_text(f"picture,quality\ngen.png,{low}\nref.png,{high}\n")
+    out = tmp_path / "figures.json"
+    run(
+        "evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--range", 0, 100, "--out", out, "--device", "cpu"
+    )
+    assert json.loads(out.read_text())["figures"]["quality"]["rmse"] < 1e-3
+    run("evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--out", out, "--device", "cpu")
+    assert json.loads(out.read_text())["figures"]["quality"]["rmse"] > 10
+
+
 def test_evaluate_beside_the_paper(pku, tmp_path):
     config = paper_config("resnet18", "full")
     save_checkpoint(tmp_path, config, random_network(config).state_dict())

@@ -69,7 +69,8 @@ def assess(
 ) -> Assessment:
     """Evaluate on every labelled dimension, or on those given.
 
-    A metric's score on a dimension that it does not predict is its first one's.
+    A metric's score on a dimension that it does not predict is its first one's. Scores are put on the
+    labels' scale where both the checkpoint and the data set declare theirs.
 
     Args:
         metric: a name, checkpoint folder or Hub repository, or a file of scores.
@@ -149,6 +150,8 @@ def _scores(
         parts.append(metric.predict(list(rated.pictures[rows]), references))
         bar.update(len(parts[-1][metric.dimension]))
     bar.close()
-    return metric.config, {
-        name: np.concatenate([part[name].cpu().double().numpy() for part in parts]) for name in parts[0]
-    }
+    found = {name: np.concatenate([part[name].cpu().double().numpy() for part in parts]) for name in parts[0]}
+    if not rated.range_is_observed:  # else RMSE would compare two scales
+        (low, high), (to_low, to_high) = metric.score_range, rated.score_range
+        found = {k: (v - low) / (high - low) * (to_high - to_low) + to_low for k, v in found.items()}
+    return metric.config, found

@@ -43,6 +43,7 @@ class RatedSet:
         splits: ``"train"``, ``"val"`` or ``"test"`` for each, if the data set brings its own split.
         score_range: lowest and highest possible label.
         prompts: the text prompt of each; ``""`` where unknown.
+        range_is_observed: whether `score_range` is only what was seen, since nobody said what is possible.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RatedSet:
     splits: list[str] | None
     score_range: tuple[float, float]
     prompts: list[str]
+    range_is_observed: bool = False
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -140,7 +142,8 @@ def load(
                 f"{file}: looks like {named}, but its labels are {observed[0]:g} to {observed[1]:g} and not of "
                 f"{low:g} to {high:g}; pass format='manifest', or format='{named}' if it is that"
             )
-    return _rated(name, file, frame, labels, score_range or observed)
+    rated = _rated(name, file, frame, labels, score_range or observed)
+    return replace(rated, range_is_observed=score_range is None)
 
 
 def _manifest(

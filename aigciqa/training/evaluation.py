@@ -86,8 +86,8 @@ class Evaluation:
             low, high = self.intervals.get(key, (math.nan, math.nan))
             interval = "" if math.isnan(low) else f"   {low:.4f} to {high:.4f}"
             lines.append(f"{name:24}{shown(getattr(self, key))}{interval}")
-        if self.by_group:
-            g = self.by_group
+        g = self.by_group
+        if g and not math.isnan(g["pairwise"]):  # groups of one picture each say nothing
             lines += ["", f"within {g['groups']:.0f} groups"]
             lines.append(f"{'SRCC, mean':24}{shown(g['srcc'])}   over {g['ranked']:.0f} groups")
             lines.append(f"{'pairwise accuracy':24}{shown(g['pairwise'])}")

@@ -41,7 +41,7 @@ CASES = {
     "partial": " (no reference; reference aligned; reframed)",
 }
 
-NOTES = """It has not been shown to agree with people about generated pictures; use it to try the library out, and
+NOTES = """It agrees with people only weakly (see the documentation for figures); use it to try the library out, and
 train on rated pictures for anything that matters.
 
 Pictures: the Debian packages mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers

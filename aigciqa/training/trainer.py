@@ -97,6 +97,13 @@ class _Trainer:
             self.config = recipe.config()
             pixels = Pixels(self.rows.paths, self.config.transform, folder / "cache")
         self.feed = Feed(self.rows, pixels, self.accelerator, recipe.rank_within)
+        for source, one in zip(recipe.data, rated, strict=True):
+            if one.range_is_observed and source.score_range is None:
+                low, high = one.score_range
+                self.report(
+                    f"{one.name}: its labels lie from {low:g} to {high:g}, which is taken for their whole scale; "
+                    "say otherwise with --range LOW HIGH"
+                )
         for leak in leaks:
             self.report(f"warning: {leak}")
         self.network = initial_network(self.config, recipe.weights)
