@@ -5,13 +5,16 @@ import re
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from .. import __version__
 from ..cli import Command
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
+
+if TYPE_CHECKING:
+    from .data import RatedSet
 
 F = Callable[..., Any]
 
@@ -54,6 +57,20 @@ def _columns(given: tuple[str, ...]) -> dict[str, str] | None:
     if any(not sign for _, sign, _ in pairs):
         raise click.UsageError("--column is written OURS=THEIRS, such as quality=mos")
     return {ours: theirs for ours, _, theirs in pairs} or None
+
+
+def _load(
+    path: str,
+    format: str | None,
+    images: str | None,
+    columns: tuple[str, ...],
+    score_range: tuple[float, float] | None,
+) -> "RatedSet":
+    """The data set that `_data_options` describe."""
+    from .data import load
+
+    root = None if images is None else Path(images)
+    return load(Path(path), format, images=root, columns=_columns(columns), score_range=score_range)
 
 
 def _recipe_options(command: F) -> F:
@@ -203,12 +220,8 @@ def evaluate(
     JSONL).
     """
     from .assessment import assess, open_side
-    from .data import load
 
-    rated = load(
-        Path(data), format, images=None if images is None else Path(images), columns=_columns(columns),
-        score_range=score_range,
-    )  # fmt: skip
+    rated = _load(data, format, images, columns, score_range)
     rated, said = open_side(rated, metric, split, side)
     click.echo(said)
     report = assess(
@@ -275,14 +288,8 @@ def check(
 ) -> None:
     """Say what a data set holds and what is wrong with it. Exits with 1 when something is."""
     from .data import check as run
-    from .data import load
 
-    report = run(
-        load(
-            Path(path), format, images=None if images is None else Path(images), columns=_columns(columns),
-            score_range=score_range,
-        )
-    )  # fmt: skip
+    report = run(_load(path, format, images, columns, score_range))
     click.echo(report)
     if report.problems:
         raise SystemExit(1)

@@ -123,11 +123,16 @@ class _Trainer:
         r = self.recipe
         kind = torch.optim.Adam if r.optimizer == "adam" else torch.optim.AdamW
         groups = [
-            {"params": list(self.network.backbone.parameters()), "lr": r.lr},
-            {"params": list(self.network.head.parameters()), "lr": r.lr if r.head_lr is None else r.head_lr},
+            {"params": list(part.parameters()), "lr": rate}
+            for part, rate in zip((self.network.backbone, self.network.head), self._base_rates(), strict=True)
         ]
         fused = self.accelerator.device.type in ("cpu", "cuda")
         return kind(groups, weight_decay=r.weight_decay, fused=fused)
+
+    def _base_rates(self) -> tuple[float, float]:
+        """Of the backbone and the head, before the schedule."""
+        r = self.recipe
+        return r.lr, r.lr if r.head_lr is None else r.head_lr
 
     # -- the run
 
@@ -168,7 +173,8 @@ class _Trainer:
         return restore
 
     def _out_of_patience(self) -> bool:
-        return bool(self.recipe.patience) and self.epoch - 1 - self.best["epoch"] >= self.recipe.patience > 0
+        patience = self.recipe.patience
+        return patience > 0 and self.epoch - 1 - self.best["epoch"] >= patience
 
     def train_epoch(self) -> None:
         r = self.recipe
@@ -216,8 +222,7 @@ class _Trainer:
         if update:
             if r.clip:
                 accelerator.clip_grad_norm_(self.model.parameters(), r.clip)
-            base = (r.lr, r.lr if r.head_lr is None else r.head_lr)
-            for group, rate in zip(self.optimizer.param_groups, base, strict=True):
+            for group, rate in zip(self.optimizer.param_groups, self._base_rates(), strict=True):
                 group["lr"] = rate * self._rate(progress)
             self.optimizer.step()
             self.optimizer.zero_grad()
