@@ -279,6 +279,37 @@ def test_manifest_finds_obvious_columns_and_groups(pictures):
     assert rated.splits is None
 
 
+def test_manifest_column_ladder(pictures):
+    text = (
+        "picture,reference,quality,{}\na.png,src/0.png,3,\nb.png,src/0.png,2,blur\nc.png,src/0.png,1,blur\n"
+    )
+    (pictures / "ratings.csv").write_text(text.format("Ladder"))
+    rated = load(pictures)
+    assert rated.ladders == ["", "blur", "blur"]
+    assert list(rated.labels) == ["quality"]
+    assert rated.subset([2, 0]).ladders == ["blur", ""]
+    (pictures / "ratings.csv").write_text(text.format("steps"))
+    assert load(pictures).ladders == ["", "", ""]
+    assert load(pictures, columns={"ladder": "steps"}).ladders == ["", "blur", "blur"]
+    assert load(pictures).subset([1]).ladders == [""]
+
+
+def test_manifest_with_one_picture_beside_several_references(pictures):
+    file = pictures / "ratings.csv"
+    head = "picture,reference,group,quality,correspondence\n"
+    rows = ["a.png,src/0.png,x,3,5", "a.png,c.png,x,3,1", "b.png,src/0.png,x,2,4", "a.png,,x,3,"]
+    file.write_text(head + "\n".join(rows))
+    rated = load(file)
+    assert [path.name for path in rated.pictures] == ["a.png", "a.png", "b.png", "a.png"]
+    assert [path and path.name for path in rated.references] == ["0.png", "c.png", "0.png", None]
+    np.testing.assert_array_equal(rated.labels["correspondence"], [5, 1, 4, np.nan])
+    assert check(rated).problems == []
+    for again in ("a.png,c.png,x,3,1", "./a.png,src/../c.png,x,4,2", "a.png,,x,3,"):
+        file.write_text(head + "\n".join([*rows, again]))
+        with pytest.raises(InputError, match=r"rows \d and 6 are both for .*a\.png"):
+            load(file)
+
+
 def test_manifest_row_numbers_are_those_of_the_file(pictures):
     file = pictures / "ratings.csv"
     file.write_text("picture,mos\na.png,1\nb.png,2.5.1\n")

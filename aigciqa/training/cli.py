@@ -145,6 +145,11 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, asked: bool) -> No
     "--recipes", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes,
     help="List the shipped recipes and exit.",
 )  # fmt: skip
+@click.option(
+    "--cross-validate",
+    is_flag=True,
+    help="Train once for each of --folds, and evaluate all of them together.",
+)
 @_data_options
 @_recipe_options
 def train(
@@ -152,6 +157,7 @@ def train(
     paths: tuple[str, ...],
     out: str,
     resume: bool,
+    cross_validate: bool,
     format: str | None,
     images: str | None,
     columns: tuple[str, ...],
@@ -173,6 +179,11 @@ def train(
             DataSource(p, format, images, _columns(columns), score_range or None) for p in paths
         ]
     made = read_recipe(recipe, overrides)
+    if cross_validate:
+        from .crossvalidation import cross_validate as validate
+
+        validate(made, out, report=click.echo)
+        return
     from .trainer import train as run
 
     run(made, out, resume=resume, report=click.echo)
@@ -273,7 +284,7 @@ def convert(checkpoint: str, folder: str, **options: Any) -> None:
 
 @main.group()
 def data() -> None:
-    """Look at data sets."""
+    """Look at data sets, and make them."""
 
 
 @data.command()
@@ -293,6 +304,41 @@ def check(
     click.echo(report)
     if report.problems:
         raise SystemExit(1)
+
+
+@data.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--size", default=384, show_default=True, help="Side of the pictures in pixels.")
+@click.option("--crops", default=12, show_default=True, help="Of each photograph, at most.")
+@click.option("--ladders", default=3, show_default=True, help="Of each crop, each of another kind.")
+@click.option("--levels", default=4, show_default=True, help="Of each ladder.")
+@click.option("--seed", default=1, show_default=True, help="Any integer from 0.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per processor]")
+@click.option(
+    "--measures/--no-measures",
+    default=True,
+    show_default=True,
+    help="Labels from level and full-reference measures (needs piq), or from the level only.",
+)
+@click.option(
+    "--networks",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Trained autoencoders, as further kinds.",
+)
+def synthesize(photos: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Make a data set with pseudo-labels: photographs degraded as generative models fail.
+
+    PHOTOS are folders, searched recursively, and .txt files that list pictures, one path a line. OUT gets the pictures
+    and manifest.csv. An interrupted run continues when it is started again.
+    """
+    from .synthesis import synthesize as run
+
+    manifest = run(photos, out, **options)
+    click.echo(f"{manifest}: load it with --range 0 5")
+    for name, reason in json.loads((out / "synthesis.json").read_text())["left_out"].items():
+        click.echo(f"left out: {name}: {reason}", err=True)
 
 
 if __name__ == "__main__":

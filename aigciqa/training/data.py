@@ -6,7 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,14 +35,15 @@ class RatedSet:
 
     Args:
         name: what to call the data set in results.
-        pictures: the rated pictures, all different.
-        references: the image prompt of each, or None.
+        pictures: the rated pictures.
+        references: the image prompt of each, or None; a picture comes once with each.
         labels: by dimension, (N,) float64; NaN where a picture has no label.
         groups: what must not be on both sides of a split: the prompt or reference of each picture.
         generators: what made each picture; ``""`` where unknown.
         splits: ``"train"``, ``"val"`` or ``"test"`` for each, if the data set brings its own split.
         score_range: lowest and highest possible label.
         prompts: the text prompt of each; ``""`` where unknown.
+        ladders: which pictures differ in the severity of one degradation only; ``""`` where that is not so.
         range_is_observed: whether `score_range` is only what was seen, since nobody said what is possible.
     """
 
@@ -55,6 +56,7 @@ class RatedSet:
     splits: list[str] | None
     score_range: tuple[float, float]
     prompts: list[str]
+    ladders: list[str] = field(default_factory=list)
     range_is_observed: bool = False
 
     def __len__(self) -> int:
@@ -75,6 +77,7 @@ class RatedSet:
             generators=pick(self.generators),
             splits=None if self.splits is None else pick(self.splits),
             prompts=pick(self.prompts),
+            ladders=pick(self.ladders) if self.ladders else [],
         )
 
 
@@ -101,7 +104,7 @@ def load(
             ``manifest`` (a CSV, TSV, XLSX or Parquet file with a row for each picture); None to find out.
         images: the folder that the names of the pictures start from; None for that of the file of labels.
         columns: for a manifest, its column for each of ours: ``picture``, ``reference``, ``group``, ``split``,
-            ``generator``, ``prompt`` or any dimension. Those not given are found by their obvious names.
+            ``generator``, ``prompt``, ``ladder`` or any dimension. Those not given are found by their obvious names.
         score_range: lowest and highest possible label; None for that of the format, or for a manifest the
             lowest and highest there are.
         dimensions: which to load, in this order; None for ``quality``, ``authenticity``, ``correspondence`` and
@@ -202,11 +205,13 @@ def _rated(
         return [str(cell) for cell in frame[role]] if role in frame else [""] * len(frame)
 
     pictures = [Path(os.path.normpath(path)) for path in frame["picture"]]
-    rows: dict[Path, Any] = {}
-    for row, picture in zip(frame.index, pictures, strict=True):
-        if picture in rows:
-            raise InputError(f"{file}: rows {rows[picture]} and {row} are both for {picture}; keep one")
-        rows[picture] = row
+    references = [Path(os.path.normpath(cell)) if cell else None for cell in column("reference")]
+    rows: dict[tuple[Path, Path | None], Any] = {}
+    for row, picture, reference in zip(frame.index, pictures, references, strict=True):
+        if (same := (picture, reference)) in rows:
+            beside = f" with {reference}" if reference else ""
+            raise InputError(f"{file}: rows {rows[same]} and {row} are both for {picture}{beside}; keep one")
+        rows[same] = row
     if not any(picture.is_file() for picture in pictures):
         raise InputError(f"{file}: none of its pictures is there, such as {pictures[0]}; pass images=FOLDER")
     sides = column("split")
@@ -217,13 +222,14 @@ def _rated(
     return RatedSet(
         name=name,
         pictures=pictures,
-        references=[Path(os.path.normpath(cell)) if cell else None for cell in column("reference")],
+        references=references,
         labels=labels,
         groups=[group or str(picture) for group, picture in zip(column("group"), pictures, strict=True)],
         generators=column("generator"),
         splits=[SIDES[side.lower()] for side in sides] if "split" in frame else None,
         score_range=(float(score_range[0]), float(score_range[1])),
         prompts=column("prompt"),
+        ladders=column("ladder"),
     )
 
 

@@ -253,11 +253,19 @@ def validation_part(
 # -- saved splits
 
 
-def _names(rated: RatedSet) -> list[str]:
-    """The pictures' paths from the folder they share, so that the data set may be moved."""
-    paths = [Path(os.path.abspath(picture)) for picture in rated.pictures]  # noqa: PTH100 (no symlinks followed)
-    folder = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(folder).as_posix() for path in paths]
+def _names(files: Sequence[Path | None]) -> list[str]:
+    """Paths from the folder they share, so that the data set may be moved; "" for None."""
+    paths = [file and Path(os.path.abspath(file)) for file in files]  # noqa: PTH100 (no symlinks followed)
+    folder = os.path.commonpath([path.parent for path in paths if path] or [Path()])
+    return [path.relative_to(folder).as_posix() if path else "" for path in paths]
+
+
+def _keys(rated: RatedSet) -> dict[str, list[str]]:
+    """What tells rows apart: the picture, and the reference too where a picture comes with several."""
+    pictures = _names(rated.pictures)
+    if len(set(pictures)) == len(pictures):
+        return {"picture": pictures}
+    return {"picture": pictures, "reference": _names(rated.references)}
 
 
 def save_split(split: Split, path: str | os.PathLike[str], rated: RatedSet) -> None:
@@ -270,7 +278,7 @@ def save_split(split: Split, path: str | os.PathLike[str], rated: RatedSet) -> N
     """
     sides = np.full(len(rated), UNUSED, dtype=object)
     sides[list(split.train)], sides[list(split.test)] = "train", "test"
-    table = pd.DataFrame({"picture": _names(rated), "side": sides, "method": split.method})
+    table = pd.DataFrame({**_keys(rated), "side": sides, "method": split.method})
     table.to_csv(path, index=False, lineterminator="\n")
 
 
@@ -286,10 +294,11 @@ def load_split(path: str | os.PathLike[str], rated: RatedSet) -> Split:
     """
     path = Path(path)
     table = read_table(path)
-    if missing := {"picture", "side", "method"} - set(table.columns):
+    keys = _keys(rated)
+    if missing := {*keys, "side", "method"} - set(table.columns):
         raise InputError(f"{path}: not a saved split: no column {', '.join(sorted(missing))}")
-    rows = {name: row for row, name in enumerate(_names(rated))}
-    saved = list(table["picture"])
+    rows = {" with ".join(key): row for row, key in enumerate(zip(*keys.values(), strict=True))}
+    saved = [" with ".join(key) for key in zip(*(table[column] for column in keys), strict=True)]
     for names, what in (
         ([name for name in rows if name not in set(saved)], f"pictures of {rated.name} are not in it"),
         ([name for name in saved if name not in rows], f"of its pictures are not in {rated.name}"),

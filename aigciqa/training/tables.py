@@ -22,6 +22,7 @@ ROLES: dict[str, tuple[str, ...]] = {  # what their columns are called, in lower
     "split": ("split",),
     "generator": ("generator", "model"),
     "prompt": ("prompt", "text_prompt"),
+    "ladder": ("ladder",),
 }
 MOS: dict[str, tuple[str, ...]] = {
     "quality": ("quality", "mos_q", "mos_quality"),
