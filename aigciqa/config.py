@@ -10,7 +10,7 @@ from .errors import CheckpointError
 
 FORMAT = 1
 MODES = {"none": "NR", "full": "FR", "partial": "PR"}
-FEATURES = ("avg", "token")
+FEATURES = ("avg", "token", "stages")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
@@ -23,6 +23,8 @@ class Transform:
     Args:
         resize: length of the shorter side after resizing, in pixels.
         crop: side of the centre crop, in pixels; at most `resize`.
+        tiles: how many crops of the same size, per side of a grid over the picture, are seen at native
+            resolution beside the whole picture; 0 for none, as in the papers.
         mean: per RGB channel, for pictures in [0, 1].
         std: likewise.
     """
@@ -31,6 +33,12 @@ class Transform:
     crop: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    tiles: int = 0
+
+    @property
+    def views(self) -> int:
+        """How many crops of a picture the backbone sees."""
+        return 1 + self.tiles**2
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,11 @@ class MetricConfig:
         name: what the metric is called in results.
         reference: ``"none"``, ``"full"`` or ``"partial"``: whether it compares with the image prompt.
         backbone: name of a timm architecture.
-        feature: ``"avg"``, the average of the last feature map or of the patch tokens, or ``"token"``,
-            the class token before the final norm.
+        feature: ``"avg"``, the average of the last feature map or of the patch tokens; ``"token"``, the
+            class token before the final norm; or ``"stages"``, mean and standard deviation of the feature maps
+            of every stage, see `aigciqa.stages`.
+        cells: with ``"stages"``, maps are pooled in cells x cells parts, so that full reference can compare
+            the generated picture with its reference part by part.
         hidden: width of the head's hidden layer; None for the papers' width (half of the head's input).
         dimensions: what the head predicts, in order; the first is what calling the metric returns.
         score_range: lowest and highest score of the labels it was trained on.
@@ -60,6 +71,7 @@ class MetricConfig:
     reference: str
     backbone: str
     feature: str = "avg"
+    cells: int = 1
     hidden: int | None = None
     dimensions: tuple[str, ...] = ("quality",)
     score_range: tuple[float, float] = (0.0, 5.0)
@@ -76,6 +88,11 @@ class MetricConfig:
             (self.reference in MODES, "reference", f"one of {', '.join(MODES)}"),
             (_matches(r"[a-z0-9_]{1,96}", self.backbone), "backbone", "the name of a timm architecture"),
             (self.feature in FEATURES, "feature", f"one of {', '.join(FEATURES)}"),
+            (
+                self.cells == 1 or (self.feature == "stages" and 1 <= self.cells <= 8),
+                "cells",
+                "1, or up to 8 with feature stages",
+            ),
             (self.hidden is None or 1 <= self.hidden <= 65536, "hidden", "null, or 1 to 65536"),
             (
                 1 <= len(self.dimensions) <= 16
@@ -90,6 +107,11 @@ class MetricConfig:
                 "[lowest, highest]",
             ),
             (1 <= t.crop <= t.resize <= 4096, "transform", "1 <= crop <= resize <= 4096"),
+            (
+                t.tiles == 0 or (self.feature == "stages" and 0 < t.tiles <= 8 and t.crop >= 32),
+                "transform",
+                "tiles from 0 to 8; with feature stages, and a crop of 32 or more",
+            ),
             (len(t.mean) == 3 and len(t.std) == 3 and min(t.std) > 0, "transform", "3 means, 3 stds above 0"),
             (_matches(r"|[0-9a-f]{64}", self.sha256), "sha256", "64 hexadecimal digits"),
             ({"labels", "license"} <= self.provenance.keys(), "provenance", "'labels' and 'license'"),

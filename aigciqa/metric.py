@@ -134,7 +134,7 @@ class Metric(nn.Module):
 
         Examples:
             >>> Metric("fr-aigciqa", device="cpu").predict("gen.png", "ref.png")
-            {'quality': tensor([...])}
+            {'quality': tensor([...]), 'authenticity': tensor([...]), 'correspondence': tensor([...])}
         """
         return dict(zip(self.config.dimensions, self._scores(images, references).unbind(1), strict=True))
 
@@ -162,17 +162,19 @@ class Metric(nn.Module):
     def _batches(self, pictures: Pictures) -> Iterator[Tensor]:
         """Preprocessed pictures, `batch_size` at a time, so that memory does not grow with their number."""
         parameter = next(self.network.parameters())
-        size = self.batch_size or (8 if parameter.device.type == "cpu" else 64)
+        size = self.batch_size or max(
+            1, (8 if parameter.device.type == "cpu" else 64) // self.config.transform.views
+        )
         waiting: list[Tensor] = []
         for block in image.read(pictures):
             for part in block.split(size):
                 waiting.append(preprocess(part, self.config.transform).to(parameter))
                 if sum(map(len, waiting)) >= size:
                     ready = torch.cat(waiting)
-                    yield ready[:size].contiguous(memory_format=torch.channels_last)
+                    yield ready[:size]
                     waiting = [ready[size:]] if len(ready) > size else []
         if waiting:
-            yield torch.cat(waiting).contiguous(memory_format=torch.channels_last)
+            yield torch.cat(waiting)
 
     def _reference_features(self, references: Any, generated: Tensor) -> Tensor:
         """(N, D), a row for each generated picture; where partial reference has none, that picture's own."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import CheckpointError
+from .stages import Stages
 
 
 class Network(nn.Module):
@@ -20,7 +21,8 @@ class Network(nn.Module):
     - partial reference: ``head(mean of f(generated) and, where there is one, f(reference))``
 
     The head is Linear, ReLU, Linear; its hidden layer is half as wide as its input unless the config says
-    otherwise.
+    otherwise. These are the papers' models. With the feature ``"stages"``, see `aigciqa.stages`, a full-reference
+    head also gets the mean absolute difference between generated and reference, part by part.
 
     Args:
         config: what to build. Weights are random until loaded.
@@ -29,12 +31,17 @@ class Network(nn.Module):
     def __init__(self, config: MetricConfig):
         super().__init__()
         self.reference = config.reference
-        self.backbone = Backbone(config.backbone, config.feature, config.transform.crop)
-        width = self.backbone.width * (2 if config.reference == "full" else 1)
+        self.compares = config.reference == "full" and config.feature == "stages"
+        net = timm_network(config.backbone, config.feature, config.transform.crop)
+        self.backbone: Backbone | Stages = (
+            Stages(net, config) if config.feature == "stages" else Backbone(net, config.feature)
+        )
+        self.parts = self.backbone.parts * {"full": 2 + self.compares}.get(config.reference, 1)
+        width = sum(self.parts)
         self.head = Head(width, config.hidden or width // 2, len(config.dimensions))
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, crop, crop) preprocessed pictures to (N, D) features."""
+        """Preprocessed pictures, (N, 3, crop, crop) or with tiles (N, views, 3, crop, crop), to (N, D) features."""
         return self.backbone(images)
 
     def regress(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -42,16 +49,23 @@ class Network(nn.Module):
 
         Without a reference a partial-reference network judges the generated picture alone.
         """
+        return self.head(self.inputs(generated, reference))
+
+    def inputs(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
+        """What the head sees of (N, D) features."""
         if self.reference == "full":
             if reference is None:
                 raise ValueError("a full-reference network needs the features of the references")
-            generated = torch.cat([generated, reference], 1)
-        elif self.reference == "partial" and reference is not None:
+            seen = [generated, reference]
+            if self.compares:
+                seen.append((generated - reference).abs())
+            return torch.cat([self.backbone.summary(x) for x in seen], 1)
+        if self.reference == "partial" and reference is not None:
             generated = (generated + reference) / 2
-        return self.head(generated)
+        return self.backbone.summary(generated)
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Preprocessed pictures, each (N, 3, crop, crop), to (N, dimensions) scores."""
+        """Preprocessed pictures to (N, dimensions) scores."""
         return self.regress(self.features(generated), None if reference is None else self.features(reference))
 
 
@@ -68,47 +82,62 @@ class Head(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A timm architecture without its classifier, and one way to pool it to (N, width).
+    """The papers' feature: the last layer, pooled to (N, D).
 
     Args:
-        name: timm architecture.
+        net: timm architecture without its classifier.
         feature: ``"avg"`` or ``"token"``, see `MetricConfig`.
-        size: side of the input in pixels; needed by architectures of fixed input size.
-
-    Raises:
-        CheckpointError: for an architecture timm does not have, or one that lacks the feature.
     """
 
-    def __init__(self, name: str, feature: str, size: int):
+    def __init__(self, net: Any, feature: str):
         super().__init__()
-        if not timm.is_model(name):
-            raise CheckpointError(f"timm {timm.__version__} has no architecture {name!r}")
-        options: dict[str, Any] = {}
-        if (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).fixed_input_size:
-            options["img_size"] = size
-        if feature == "token":
-            options["final_norm"] = False  # the papers' class token is taken before it
-        try:
-            net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
-        except TypeError as error:
-            raise CheckpointError(f"{name} has no feature {feature!r}: {error}") from None
-        if feature == "token" and getattr(net, "cls_token", None) is None:
-            raise CheckpointError(f"{name} has no class token")
-        if hasattr(net, "pre_logits"):
-            net.pre_logits = nn.Identity()  # VGG's fully connected layers, which the papers leave out
-        self.feature = feature
-        self.width: int = net.num_features
+        self.net, self.feature = net, feature
+        self.width = int(net.num_features)
+        self.parts: tuple[int, ...] = (self.width,)
         self.prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
         self.channels_last_output = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.net.forward_features(images)
+        """(N, 3, size, size) to (N, D)."""
+        x = self.net.forward_features(images.contiguous(memory_format=torch.channels_last))
         if self.feature == "token":
             return x[:, 0]
         if x.ndim == 3:  # tokens
             return x[:, self.prefix_tokens :].mean(1)
         return x.mean((1, 2) if self.channels_last_output else (2, 3))
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The features themselves."""
+        return features
+
+
+def timm_network(name: str, feature: str, size: int) -> Any:
+    """A timm architecture without its classifier, random.
+
+    Args:
+        name: of the architecture.
+        feature: what will be taken of it, see `MetricConfig`.
+        size: side of the input in pixels; needed by architectures of fixed input size.
+
+    Raises:
+        CheckpointError: for an architecture timm does not have, or one that lacks the feature.
+    """
+    if not timm.is_model(name):
+        raise CheckpointError(f"timm {timm.__version__} has no architecture {name!r}")
+    options: dict[str, Any] = {}
+    if (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).fixed_input_size:
+        options["img_size"] = size
+    if feature == "token":
+        options["final_norm"] = False  # the papers' class token is taken before it
+    try:
+        net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except TypeError as error:
+        raise CheckpointError(f"{name} has no feature {feature!r}: {error}") from None
+    if feature == "token" and getattr(net, "cls_token", None) is None:
+        raise CheckpointError(f"{name} has no class token")
+    if hasattr(net, "pre_logits"):
+        net.pre_logits = nn.Identity()  # VGG's fully connected layers, which the papers leave out
+    return net
 
 
 def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:

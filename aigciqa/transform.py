@@ -19,7 +19,7 @@ MAX_ASPECT = 8
 
 
 def preprocess(images: Tensor, transform: Transform) -> Tensor:
-    """Resize the shorter side, crop the centre, normalise.
+    """Resize the shorter side, crop the centre, normalise; beside it, where the config asks for them, native tiles.
 
     Args:
         images: (N, 3, H, W), uint8, or float in [0, 1]; any device. Gradients pass through floats, as if
@@ -27,44 +27,69 @@ def preprocess(images: Tensor, transform: Transform) -> Tensor:
         transform: what the checkpoint's config says.
 
     Returns:
-        (N, 3, crop, crop), float32, on the device of `images`.
+        (N, 3, crop, crop), float32, on the device of `images`; with tiles (N, views, 3, crop, crop), the whole
+        picture first, then the tiles row by row.
 
     Examples:
         >>> import torch
         >>> preprocess(torch.rand(2, 3, 300, 400), Transform()).shape
         torch.Size([2, 3, 224, 224])
+        >>> preprocess(torch.rand(2, 3, 300, 400), Transform(tiles=2)).shape
+        torch.Size([2, 5, 3, 224, 224])
     """
-    result = centre(shrink(images.detach(), transform.resize), transform.crop, transform.crop).float()
+    exact = in_bytes(images.detach())
+    result = views(exact, transform).float()
     if images.requires_grad:
-        images = _cut(images)
-        smooth = F.interpolate(
-            images.float() * 255, _short(images, transform.resize), mode="bilinear", antialias=True
-        )
-        smooth = centre(smooth, transform.crop, transform.crop)
+        smooth = views(images.float() * 255, transform)
         result = smooth + (result - smooth).detach()
     return normalise(result, transform)
 
 
+def in_bytes(images: Tensor) -> Tensor:
+    """(N, 3, H, W), uint8 or float in [0, 1], to uint8."""
+    if images.dtype == torch.uint8:
+        return images
+    return (images.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+
+
+def views(images: Tensor, transform: Transform) -> Tensor:
+    """What the backbone sees, before `normalise`: (N, 3, H, W) in 0 to 255 to (N, 3, crop, crop), or with tiles
+    (N, views, 3, crop, crop).
+    """
+    whole = centre(shrink(images, transform.resize), transform.crop, transform.crop)
+    if not transform.tiles:
+        return whole
+    native = shrink(images, transform.crop) if min(images.shape[-2:]) < transform.crop else images
+    return torch.stack([whole, *tiles(native, transform.crop, transform.tiles)], 1)
+
+
+def tiles(images: Tensor, size: int, count: int) -> list[Tensor]:
+    """The square middles of `count` x `count` equal parts of (N, C, H, W), row by row; shifted where they stick out."""
+    rows, columns = (
+        [min(max(length * (2 * i + 1) // (2 * count) - size // 2, 0), length - size) for i in range(count)]
+        for length in images.shape[-2:]
+    )
+    return [images[..., top : top + size, left : left + size] for top in rows for left in columns]
+
+
 def shrink(images: Tensor, short: int) -> Tensor:
-    """The first step of `preprocess`: (N, 3, H, W), uint8 or float in [0, 1], to uint8 of shorter side `short`."""
+    """(N, 3, H, W) in 0 to 255 resized to the shorter side `short`; panoramas are cut first."""
     images = _cut(images)
-    if images.dtype != torch.uint8:
-        images = (images.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
     return resize(images, *_short(images, short))
 
 
 def normalise(images: Tensor, transform: Transform) -> Tensor:
-    """The last step of `preprocess`: (N, 3, H, W) in 0 to 255 to float32 of the checkpoint's mean and std."""
+    """The last step of `preprocess`: (..., 3, H, W) in 0 to 255 to float32 of the checkpoint's mean and std."""
     mean = torch.tensor(transform.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(transform.std, device=images.device).view(3, 1, 1)
     return (images.float() / 255 - mean) / std
 
 
 def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """(N, C, H, W) uint8 to (N, C, height, width) uint8, bit for bit the same on every device."""
+    """(N, C, H, W) to (N, C, height, width); uint8 bit for bit the same on every device."""
     if images.shape[-2:] == (height, width):
         return images
-    if images.device.type == "cpu":
+    if images.device.type == "cpu" or images.dtype != torch.uint8:
         return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     return resize_by_taps(images, height, width)
 

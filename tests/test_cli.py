@@ -27,8 +27,8 @@ def test_table():
         EXAMPLES / "gen.png", EXAMPLES / "ref.png"
     ).item()
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["picture", "quality"]
-    assert lines[1].split() == ["gen.png", f"{score:.2f}"]
+    assert lines[0].split() == ["picture", "quality", "authenticity", "correspondence"]
+    assert lines[1].split()[:2] == ["gen.png", f"{score:.2f}"] and len(lines[1].split()) == 4
     assert lines[-1].startswith("fr-aigciqa ")
     assert "pseudo-labels" in lines[-1]
     assert result.stderr == ""
@@ -67,7 +67,7 @@ def test_metric_and_dimension(tiny):
         (["gen.png", "--metric", "nr-aigcqa"], "did you mean 'nr-aigciqa'"),
         (["gen.png", "--metric", "fr-aigciqa"], "compares with a reference"),
         (["gen.png", "--metric", "nr-aigciqa", "--ref", "ref.png"], "judges a picture alone"),
-        (["gen.png", "--dimension", "beauty"], "predicts quality, not 'beauty'"),
+        (["gen.png", "--dimension", "beauty"], "predicts quality, authenticity, not 'beauty'"),
         (["gen.png", "--device", "warp"], "device 'warp' is not available"),
         (["gen.png", "--metric", "some/one", "--offline"], "hf download some/one"),
         (["gen.png", "--mteric", "x"], "No such option"),

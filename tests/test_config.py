@@ -3,7 +3,7 @@ import json
 import pytest
 from conftest import tiny_config
 
-from aigciqa.config import PAPER_BACKBONES, MetricConfig, paper_config
+from aigciqa.config import PAPER_BACKBONES, MetricConfig, Transform, paper_config
 from aigciqa.errors import CheckpointError
 
 
@@ -23,7 +23,7 @@ def test_round_trip(backbone, reference):
         ({"backbone": "hf-hub:evil/model"}, "backbone must be the name of a timm architecture"),
         ({"backbone": 3}, "backbone has the wrong type"),
         ({"name": "../../etc"}, "name must be"),
-        ({"feature": "cls"}, "feature must be one of avg, token"),
+        ({"feature": "cls"}, "feature must be one of avg, token, stages"),
         ({"hidden": 10**9}, "hidden has the wrong type|hidden must be"),
         ({"hidden": True}, "hidden has the wrong type"),
         ({"dimensions": []}, "dimensions must be"),
@@ -37,6 +37,16 @@ def test_round_trip(backbone, reference):
         ({"transform": {"std": [0, 1, 1]}}, "transform must be"),
         ({"transform": {"mean": [0.5]}}, "transform must be"),
         ({"transform": {"zoom": 2}}, "unknown keys"),
+        ({"feature": "stages", "transform": {"tiles": 9}}, "transform must be tiles from 0 to 8"),
+        ({"feature": "stages", "transform": {"tiles": -1}}, "transform must be tiles from 0 to 8"),
+        ({"feature": "avg", "transform": {"tiles": 1}}, "transform must be tiles .* with feature stages"),
+        ({"feature": "token", "transform": {"tiles": 1}}, "transform must be tiles .* with feature stages"),
+        ({"feature": "stages", "transform": {"crop": 31, "tiles": 1}}, "tiles .* a crop of 32 or more"),
+        ({"transform": {"tiles": True}}, "tiles has the wrong type"),
+        ({"feature": "stages", "cells": 9}, "cells must be 1, or up to 8 with feature stages"),
+        ({"feature": "stages", "cells": 0}, "cells must be"),
+        ({"feature": "avg", "cells": 2}, "cells must be"),
+        ({"feature": "token", "cells": 2}, "cells must be"),
         ({"transform": "224"}, "transform has the wrong type"),
         ({"sha256": "0x00"}, "sha256 must be"),
         ({"provenance": {}}, "provenance must be"),
@@ -47,6 +57,23 @@ def test_a_bad_field_is_named(change, says):
     data = json.loads(tiny_config().to_json()) | change
     with pytest.raises(CheckpointError, match=says):
         MetricConfig.from_json(json.dumps(data), where="x/config.json")
+
+
+def test_what_goes_beyond_the_papers_is_written_and_read():
+    config = tiny_config("full", feature="stages", cells=8, transform=Transform(72, 64, tiles=8))
+    assert MetricConfig.from_json(config.to_json()) == config
+    assert config.transform.views == 65
+    assert tiny_config().transform.views == 1
+    tiny_config(feature="stages", transform=Transform(32, 32, tiles=1))  # the smallest with tiles
+    tiny_config(feature="stages", transform=Transform(31, 31))
+
+
+def test_a_config_from_before_tiles_and_cells_is_the_papers():
+    config = paper_config("resnet50", "full")
+    data = json.loads(config.to_json())
+    del data["cells"], data["transform"]["tiles"]
+    assert MetricConfig.from_json(json.dumps(data)) == config
+    assert (config.cells, config.transform.tiles, config.transform.views) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", "{", "[" * 100_000, b"\xff\xfe", '{"format": 1}'])

@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import EXAMPLES
+from conftest import EXAMPLES, tiny_config
 from PIL import Image
+from test_stages import lively
 from torch import nn
 
 import aigciqa
+from aigciqa.config import DIMENSIONS, Transform
 from aigciqa.errors import CheckpointError, InputError
+from aigciqa.weights import save_checkpoint
 
 TOLERANCE = 5 * 1e-4  # of the score range 0 to 5, the promise of every equality below
 
@@ -54,11 +57,12 @@ def test_packaged_metric(name):
         metric(*arguments(name, reference, reference)) > score
     )  # the photograph beats what was made from it
     assert (metric.metric_name, metric.metric_mode, metric.lower_better) == (name, name[:2].upper(), False)
-    assert {"quality": score} == metric.predict(*arguments(name, generated, reference))
-    config = metric.config
-    assert "pseudo-label" in config.provenance["labels"]
+    every = metric.predict(*arguments(name, generated, reference))
+    assert tuple(every) == metric.config.dimensions and every["quality"] == score
+    assert tuple(every) == DIMENSIONS[: 2 if name == "nr-aigciqa" else 3]
+    assert "pseudo-label" in metric.config.provenance["labels"]
     size = (metric._source.folder / "model.safetensors").stat().st_size
-    assert size < 8e6
+    assert size < 10e6  # two of them below 20 MB
 
 
 @packaged
@@ -191,6 +195,82 @@ def test_as_loss_through_a_reference(tiny):
     metric(generated, reference).sum().backward()
     assert generated.grad.abs().sum() > 0
     assert reference.grad.abs().sum() > 0
+
+
+# -- stages and tiles
+
+
+@pytest.fixture
+def beyond(tmp_path):
+    """Writes a checkpoint that goes beyond the papers' models and opens it."""
+
+    def make(reference, **options):
+        config = tiny_config(reference, feature="stages", cells=2, transform=Transform(72, 64, tiles=2))
+        save_checkpoint(tmp_path / config.name, config, lively(config).state_dict())
+        return create(tmp_path / config.name, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("reference", ["none", "full", "partial"])
+def test_tiles_of_every_kind_of_input_score_the_same(beyond, picture, tmp_path, reference):
+    metric = beyond(reference)
+    sizes = [(101, 77), (64, 64), (40, 30), (300, 65), (77, 101)]
+    pictures = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
+    prompts = [picture(*size, seed=9 - seed) for seed, size in enumerate(reversed(sizes))]
+    for i, (a, b) in enumerate(zip(pictures, prompts, strict=True)):
+        a.save(tmp_path / f"{i}.png")
+        b.save(tmp_path / f"p{i}.png")
+
+    def score(images, references, **options):
+        return create(metric._source.name, **options)(
+            *((images,) if reference == "none" else (images, references))
+        )
+
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    prompt_files = [tmp_path / f"p{i}.png" for i in range(5)]
+    expected = torch.cat([score(a, b) for a, b in zip(files, prompt_files, strict=True)])
+    assert expected.std() > 0.01
+    for size in (None, 1, 2, 5):
+        assert (score(files, prompt_files, batch_size=size) - expected).abs().max() < TOLERANCE
+    assert (score(files[::-1], prompt_files[::-1]).flip(0) - expected).abs().max() < TOLERANCE
+    tensors, theirs = (
+        [torch.from_numpy(np.array(x)).permute(2, 0, 1) for x in some] for some in (pictures, prompts)
+    )
+    assert (score(tensors, theirs) - expected).abs().max() < TOLERANCE
+    assert (score([t / 255 for t in tensors], [t / 255 for t in theirs]) - expected).abs().max() < TOLERANCE
+    assert (score(tensors[0][None].repeat(3, 1, 1, 1), theirs[0]) - expected[0]).abs().max() < TOLERANCE
+    if reference != "none":
+        assert (metric(files, prompt_files[::-1]) - expected).abs().max() > TOLERANCE
+    if reference == "partial":
+        some = metric(files, [prompt_files[0], None, prompt_files[2], None, None])
+        assert (some[[0, 2]] - expected[[0, 2]]).abs().max() < TOLERANCE
+        assert (some[[1, 3, 4]] - metric([files[i] for i in (1, 3, 4)])).abs().max() < TOLERANCE
+
+
+def test_as_loss_through_tiles(beyond):
+    metric = beyond("full", as_loss=True)
+    generated = torch.rand(2, 3, 200, 90, requires_grad=True)
+    reference = torch.rand(3, 70, 70, requires_grad=True)
+    metric(generated, reference).sum().backward()
+    assert reference.grad.isfinite().all()
+    assert reference.grad.abs().sum() > 0
+    # the middle square shows rows 55 to 144; only tiles see those at the top and the bottom
+    assert generated.grad.isfinite().all()
+    assert generated.grad[:, :, :40].abs().sum() > 0
+    assert generated.grad[:, :, -40:].abs().sum() > 0
+    assert torch.allclose(metric(generated, reference), beyond("full")(generated, reference), atol=TOLERANCE)
+
+
+def test_tiles_in_half_precision_and_compiled(beyond):
+    images, prompts = torch.rand(2, 2, 3, 80, 100)
+    metric = beyond("full")
+    expected = metric(images, prompts)
+    compiled = torch.compile(metric, backend="aot_eager")
+    assert (compiled(images, prompts) - expected).abs().max() < TOLERANCE
+    half = metric.to(torch.bfloat16)(images, prompts)
+    assert half.dtype == torch.float32
+    assert ((half - expected).abs() < 0.1 * expected.abs() + 0.2).all()
 
 
 # -- it is an nn.Module

@@ -9,7 +9,7 @@ from test_transform import by_torchvision
 from torch import nn
 
 import aigciqa
-from aigciqa.config import MetricConfig, Transform, paper_config
+from aigciqa.config import PAPER_BACKBONES, MetricConfig, Transform, paper_config
 from aigciqa.errors import CheckpointError
 from aigciqa.model import Network, load_network
 from aigciqa.training.upstream import convert_state
@@ -167,6 +167,36 @@ def test_any_timm_backbone(backbone, transform, feature):
 def test_head_is_the_papers(reference, width):
     head = Network(paper_config("resnet18", reference)).head
     assert (head.fc1.in_features, head.fc1.out_features) == (width, width // 2)
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+@pytest.mark.parametrize("reference", ["none", "full", "partial"])
+def test_the_papers_models_have_nothing_more(name, reference):
+    width = AUTHORS[name][2]
+    with torch.device("meta"):
+        network = Network(paper_config(name, reference))
+        options = {"final_norm": False} if name == "vit-l" else {}
+        theirs = timm.create_model(PAPER_BACKBONES[name]["backbone"], num_classes=0, **options).state_dict()
+    assert network.backbone.width == width
+    shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    total = width * 2 if reference == "full" else width
+    heads = {
+        "fc1.weight": (total // 2, total), "fc1.bias": (total // 2,), "fc2.weight": (1, total // 2), "fc2.bias": (1,),
+    }  # fmt: skip
+    assert shapes == {
+        **{f"backbone.net.{k}": tuple(v.shape) for k, v in theirs.items() if not k.startswith("pre_logits.")},
+        **{f"head.{k}": shape for k, shape in heads.items()},
+    }
+
+
+def test_the_papers_heads_see_features_as_they_are():
+    x, y = torch.rand(2, 5, 512)
+    network = Network(paper_config("resnet18", "full"))
+    assert network.features(torch.rand(1, 3, 64, 64)).shape == (1, 512)
+    assert (network.backbone.parts, network.parts) == ((512,), (512, 512))
+    assert torch.equal(network.inputs(x, y), torch.cat([x, y], 1))
+    assert torch.equal(Network(paper_config("resnet18")).inputs(x), x)
+    assert torch.equal(Network(paper_config("resnet18", "partial")).inputs(x, y), (x + y) / 2)
 
 
 def test_vgg_leaves_its_classifier_out():

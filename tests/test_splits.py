@@ -221,6 +221,62 @@ def test_a_saved_split_fits_the_data_set_moved_or_in_another_order(tmp_path):
     }
 
 
+def several_references(folder=Path("set")):
+    """Two pictures of two prompts each, every picture with its own reference, another's, and none."""
+    rows = [(p, r) for p in ("a", "b") for r in ("ref/a.png", "ref/b.png", None)]
+    return rated_set(
+        [folder / f"gen/{p}{k}.png" for p, _ in rows for k in range(2)],
+        [p for p, _ in rows for _ in range(2)],
+        [r and folder / r for _, r in rows for _ in range(2)],
+    )
+
+
+def test_a_saved_split_tells_rows_of_one_picture_apart_by_their_references(tmp_path):
+    rated, file = several_references(), tmp_path / "split.csv"
+    split = Split((0, 3, 5, 8), (2, 4, 6, 11), "mine")  # of one picture, rows on both sides and unused ones
+    save_split(split, file, rated)
+    assert file.read_text().splitlines()[:4] == [
+        "picture,reference,side,method",
+        "a0.png,a.png,train,mine",
+        "a1.png,a.png,unused,mine",
+        "a0.png,b.png,test,mine",
+    ]
+    assert file.read_text().splitlines()[5] == "a0.png,,test,mine"
+    assert load_split(file, rated) == split
+    assert load_split(file, several_references(tmp_path / "elsewhere")) == split
+    order = random.Random(0).sample(range(12), 12)
+    found = load_split(file, rated.subset(order))
+    assert {order[i] for i in found.train} == set(split.train)
+    assert {order[i] for i in found.test} == set(split.test)
+    for method in ("group", "paper"):
+        made = make_split(rated, method)
+        save_split(made, file, rated)
+        assert load_split(file, rated) == made
+
+
+def test_a_saved_split_of_other_references_is_refused(tmp_path):
+    rated, file = several_references(), tmp_path / "split.csv"
+    save_split(paper_split(12), file, rated)
+    fewer = rated.subset(range(11))
+    with pytest.raises(InputError, match=r"1 of its pictures are not in small: b1\.png"):
+        load_split(file, fewer)
+    save_split(paper_split(11), file, fewer)
+    with pytest.raises(InputError, match=r"1 pictures of small are not in it: b1\.png"):
+        load_split(file, rated)
+    rated.references[1] = rated.references[0].with_name("c.png")
+    save_split(paper_split(12), file, several_references())
+    with pytest.raises(InputError, match=r"1 pictures of small are not in it: a1\.png with c\.png"):
+        load_split(file, rated)
+    text = file.read_text()
+    file.write_text(text + text.splitlines()[3] + "\n")
+    with pytest.raises(InputError, match=r"more than once: a0\.png with b\.png"):
+        load_split(file, several_references())
+    once = rated_set(rated.pictures[:2])  # whose split tells pictures apart by their names alone
+    save_split(Split((0,), (1,), "mine"), file, once)
+    with pytest.raises(InputError, match="not a saved split: no column reference"):
+        load_split(file, several_references())
+
+
 def test_a_saved_split_of_another_data_set_is_refused(tmp_path):
     rated, file = pku_like(), tmp_path / "split.csv"
     save_split(paper_split(80), file, rated)

@@ -16,6 +16,7 @@ import aigciqa
 import aigciqa.training
 from aigciqa.errors import InputError
 from aigciqa.training.recipe import DataSource, Recipe, list_recipes, read_recipe
+from aigciqa.training.rows import batches
 from aigciqa.training.trainer import train
 
 SMALL = {
@@ -241,7 +242,7 @@ def test_a_reference_shared_in_a_batch_is_computed_once(pku, tmp_path):
 
     trainer = _Trainer(recipe(pku, reference="full", batch_by="group"), tmp_path, lambda line: None)
     rows = np.flatnonzero(trainer.rows.groups == 0)
-    assert trainer.feed.batch(rows, None)["images"].shape[0] == 8 + 1
+    assert trainer.feed.batch(rows, None)["inputs"][0].shape[0] == 8 + 1
 
 
 def test_start_from_weights(pku, tmp_path, tiny):
@@ -331,3 +332,15 @@ def test_one_command_learns_to_judge_unseen_prompts(tmp_path, reference):
     subprocess.run([*script, *flags], check=True)
     found = json.loads((out / "evaluation.json").read_text())["figures"]["pku-i2iqa"]["quality"]
     assert found["srcc"] >= 0.85
+
+
+def test_repeated_rows_are_spread_over_the_batches_of_an_epoch():
+    groups = np.arange(40) // 4
+    repeats = np.where(groups == 3, 5, 1)
+    for by in ("row", "group"):
+        made = batches(np.arange(40), groups, 8, by, [1, 0], repeats)
+        assert np.array_equal(np.bincount(np.concatenate(made)), repeats)
+        assert all(len(batch) == 8 for batch in made)
+        assert sum((groups[batch] == 3).any() for batch in made) >= 3  # a weight acts only where a row is
+    units = np.concatenate(batches(np.arange(40), groups, 8, "group", [1, 0], repeats)).reshape(-1, 4)
+    assert (groups[units] == groups[units][:, :1]).all()  # a group's rows still come together

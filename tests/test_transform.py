@@ -99,6 +99,101 @@ def test_gradient_reaches_the_pixels():
     assert torch.allclose(inner, inner.mean((-1, -2), keepdim=True), rtol=0.2)
 
 
+# -- tiles
+
+
+def cut_at(length, size, count):
+    """Where tiles begin: in the middles of equal parts, unless that is outside."""
+    middles = [int((i + 0.5) * length / count) for i in range(count)]
+    return [int(np.clip(middle - size // 2, 0, length - size)) for middle in middles]
+
+
+def tiles_of(picture, size, count):
+    """The tiles restated on a PIL picture: (count * count, size, size, 3) uint8."""
+    if min(picture.size) < size:
+        picture = v2.Resize(size, v2.InterpolationMode.BILINEAR, antialias=True)(picture)
+    pixels = np.asarray(picture)
+    tops, lefts = (cut_at(length, size, count) for length in pixels.shape[:2])
+    return np.stack([pixels[y : y + size, x : x + size] for y in tops for x in lefts])
+
+
+def test_where_tiles_lie():
+    ramp = torch.arange(256, dtype=torch.uint8)
+    image = torch.stack([ramp[:, None].expand(256, 200), ramp[:200].expand(256, 200)])
+    image = torch.cat([image, image[:1]])[None]
+
+    def corners(count):
+        transform = Transform(32, 32, tiles=count, mean=(0, 0, 0), std=(1, 1, 1))
+        return (preprocess(image, transform)[0, 1:, :2, 0, 0] * 255).round().int().tolist()
+
+    assert corners(1) == [[112, 84]]
+    assert corners(2) == [[48, 34], [48, 134], [176, 34], [176, 134]]
+    assert corners(4)[:4] == [[16, 9], [16, 59], [16, 109], [16, 159]]
+    assert corners(8)[:3] == [[0, 0], [0, 21], [0, 46]]  # wider than its part, so the first is moved inside
+    assert corners(8)[-1] == [224, 168]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("size", [(101, 77), (64, 64), (300, 65), (65, 190), (64, 131)])
+def test_tiles_are_parts_of_the_picture_as_it_is(picture, size, count):
+    image = picture(*size)
+    transform = Transform(72, 64, tiles=count)
+    found = preprocess(next(read(image)), transform)
+    assert found.shape == (1, 1 + count**2, 3, 64, 64)
+    assert torch.equal(found[:, 0], preprocess(next(read(image)), Transform(72, 64)))
+    expected = torch.from_numpy(tiles_of(image, 64, count)).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (transform.mean, transform.std))
+    assert torch.allclose(found[0, 1:], (expected - mean) / std, atol=1e-5)
+
+
+def test_tiles_larger_than_their_parts_reach_every_edge():
+    image = torch.zeros(1, 3, 90, 131, dtype=torch.uint8)
+    image[:, 0, 0], image[:, 0, -1], image[:, 1, :, 0], image[:, 1, :, -1] = 255, 255, 255, 255
+    tiles = preprocess(image, Transform(72, 64, tiles=3, mean=(0, 0, 0), std=(1, 1, 1)))[0, 1:].view(
+        3, 3, 3, 64, 64
+    )
+    assert tiles[0, :, 0, 0].min() == tiles[2, :, 0, -1].min() == 1
+    assert tiles[:, 0, 1, :, 0].min() == tiles[:, 2, 1, :, -1].min() == 1
+    assert tiles[1, 1, :2].max() == 0
+
+
+@pytest.mark.parametrize("size", [(40, 30), (63, 200), (200, 50), (1, 1), (3, 40)])
+def test_a_picture_smaller_than_a_tile_is_enlarged(picture, size):
+    image = picture(*size)
+    transform = Transform(72, 64, tiles=2)
+    found = preprocess(next(read(image)), transform)
+    assert torch.equal(found[:, 0], preprocess(next(read(image)), Transform(72, 64)))
+    if max(size) <= 8 * min(size):  # else a panorama, of which the middle is seen
+        expected = torch.from_numpy(tiles_of(image, 64, 2)).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (transform.mean, transform.std))
+        assert steps_apart(found[0, 1:], (expected - mean) / std, transform).max() < 1.01
+    if min(size) == 1:
+        assert (found - found[..., :1, :1]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(101, 77), (40, 30)])
+def test_tiles_of_bytes_floats_and_floats_with_gradient_agree(picture, size):
+    [block] = read(picture(*size))
+    expected = preprocess(block, Transform(72, 64, tiles=2))
+    assert torch.equal(preprocess(block / 255, Transform(72, 64, tiles=2)), expected)
+    floats = (block / 255).requires_grad_()
+    # the value passes through the unrounded path's sum, which rounds
+    assert torch.allclose(preprocess(floats, Transform(72, 64, tiles=2)).detach(), expected, atol=1e-5)
+
+
+def test_the_gradient_of_a_tile_is_that_of_its_pixels():
+    images = torch.rand(2, 3, 100, 90, requires_grad=True)
+    transform = Transform(72, 64, tiles=2)
+    found = preprocess(images, transform)
+    for number, (top, left) in enumerate([(0, 0), (0, 26), (36, 0), (36, 26)], 1):
+        (gradient,) = torch.autograd.grad(found[:, number].sum(), images, retain_graph=True)
+        expected = torch.zeros_like(images)
+        expected[:, :, top : top + 64, left : left + 64] = 1 / torch.tensor(transform.std).view(3, 1, 1)
+        assert torch.allclose(gradient, expected, rtol=1e-5)
+    (whole,) = torch.autograd.grad(found[:, 0].sum(), images)
+    assert whole.abs().sum() > 0
+
+
 def test_panorama_takes_bounded_memory_and_keeps_its_middle():
     wide = np.zeros((4, 40_000, 3), np.uint8)
     wide[:, 19_999:20_001] = 255

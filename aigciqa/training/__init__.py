@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .assessment import assess
     from .comparison import compare, paper_results
+    from .crossvalidation import cross_validate
     from .data import RatedSet, check, load
+    from .degradations import degrade
     from .evaluation import evaluate
     from .publishing import publish
     from .recipe import DataSource, Recipe, list_recipes, read_recipe
     from .splits import make_split
+    from .synthesis import synthesize
     from .trainer import train
     from .upstream import convert
 
@@ -25,6 +28,8 @@ _HOME = {
     "check": "data",
     "compare": "comparison",
     "convert": "upstream",
+    "cross_validate": "crossvalidation",
+    "degrade": "degradations",
     "evaluate": "evaluation",
     "list_recipes": "recipe",
     "load": "data",
@@ -32,6 +37,7 @@ _HOME = {
     "paper_results": "comparison",
     "publish": "publishing",
     "read_recipe": "recipe",
+    "synthesize": "synthesis",
     "train": "trainer",
 }
 
@@ -43,6 +49,8 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "cross_validate",
+    "degrade",
     "evaluate",
     "list_recipes",
     "load",
@@ -50,6 +58,7 @@ __all__ = [
     "paper_results",
     "publish",
     "read_recipe",
+    "synthesize",
     "train",
 ]
 

@@ -15,8 +15,9 @@ from ..metric import Metric
 from .comparison import beside_paper, compare
 from .correlation import Floats
 from .data import RatedSet
-from .evaluation import evaluate
+from .evaluation import evaluate, jsonable
 from .external import match_scores, read_scores
+from .ladders import Ladders
 from .plots import plot_evaluation
 from .splits import load_split
 from .tables import TABLES
@@ -99,6 +100,10 @@ def assess(
         found = evaluate(mine, mos[there], groups=groups, generators=generators if any(generators) else None)
         figures[name] = found.to_dict()
         text.append(f"\n{name}\n{found.table()}")
+        if any(rated.ladders):
+            ladders = Ladders.of(rated.subset(there.tolist()), mine, name)
+            figures[name]["ladders"] = jsonable(ladders.to_dict())
+            text.append(f"\n{ladders.table()}")
         if other is not None:
             difference = compare(mine, _on(other, name)[there], mos[there], groups=groups)
             figures[name]["compared"] = difference.to_dict()

@@ -15,23 +15,46 @@ from ..transform import normalise
 from .pixels import Pixels
 from .rows import Ints, Rows
 
+Scores = np.ndarray[Any, np.dtype[np.float64]]
+
 
 class SharedForward(nn.Module):
     """One forward pass over the distinct pictures of a batch: a reference shared by rows is computed once."""
 
-    def __init__(self, network: Network, transform: Transform):
+    def __init__(self, network: Network, transform: Transform, dropout: float = 0.0):
         super().__init__()
-        self.network, self.transform = network, transform
+        self.network, self.transform, self.dropout = network, transform, dropout
 
     def forward(self, images: Tensor, generated: Tensor, reference: Tensor, frozen: bool) -> Tensor:
         with torch.no_grad() if frozen else nullcontext():
             features = self.network.features(normalise(images, self.transform))
-        mine = features[generated]
-        if self.network.reference == "none":
-            return self.network.regress(mine)
-        # a row without reference stands in for its own, which is what partial reference means
-        theirs = torch.where((reference < 0)[:, None], mine, features[reference.clamp(min=0)])
-        return self.network.regress(mine, theirs)
+        inputs = paired(self.network, features, generated, reference)
+        return self.network.head(nn.functional.dropout(inputs, self.dropout, self.training))
+
+
+def paired(network: Network, features: Tensor, generated: Tensor, reference: Tensor) -> Tensor:
+    """The head's inputs of rows.
+
+    Args:
+        network: whose.
+        features: (M, D) of distinct pictures.
+        generated: (N,) which of them is the row's generated picture.
+        reference: (N,) which is its reference; -1 for none: the generated picture stands in for it then, which is
+            what partial reference means.
+    """
+    mine = features[generated]
+    if network.reference == "none":
+        return network.inputs(mine)
+    return network.inputs(mine, torch.where((reference < 0)[:, None], mine, features[reference.clamp(min=0)]))
+
+
+def distinct(pictures: Ints, references: Ints) -> tuple[Ints, Ints, Ints]:
+    """Which pictures rows need, each once, and where among them each row's picture and reference (or -1) are."""
+    there = references >= 0
+    found, where = np.unique(np.concatenate([pictures, references[there]]), return_inverse=True)
+    theirs = np.full(len(pictures), -1)
+    theirs[there] = where[len(pictures) :]
+    return found, where[: len(pictures)], theirs
 
 
 def gathered(scores: Tensor, processes: int) -> Tensor:
@@ -44,7 +67,48 @@ def gathered(scores: Tensor, processes: int) -> Tensor:
 
 
 class Feed:
-    """The pictures of a run, batch by batch.
+    """The rows of a run, batch by batch.
+
+    Args:
+        rows: the table.
+        accelerator: knows how many processes there are and which this is.
+        rank_within: ``"set"`` or ``"group"``, see `Recipe`.
+    """
+
+    def __init__(self, rows: Rows, accelerator: Accelerator, rank_within: str):
+        self.rows, self.accelerator = rows, accelerator
+        self.comparable = rows.sets if rank_within == "set" else rows.groups
+
+    def batch(self, rows: Ints, draws: Any) -> dict[str, Any]:
+        """The part of a batch that is this process's, with the labels of all of it."""
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = math.ceil(len(rows) / count)
+        padded = np.concatenate([rows, np.repeat(rows[:1], share * count - len(rows))])
+        labels = self.rows.labels[padded].copy()
+        labels[len(rows) :] = np.nan
+        device = self.accelerator.device
+        return {
+            "inputs": [x.to(device) for x in self.seen(padded[rank * share : (rank + 1) * share], draws)],
+            "labels": torch.from_numpy(labels).float().to(device),
+            "weights": torch.from_numpy(self.rows.weights[padded]).float().to(device),
+            "comparable": torch.from_numpy(self.comparable[padded]).to(device),
+        }
+
+    def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:
+        """What the model is called with for these rows; `draws` say how pictures are augmented, None for not."""
+        raise NotImplementedError
+
+    def predict(self, rows: Ints, network: Network) -> Scores:
+        """(len(rows), D) scores."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Remove the files it keeps; a later run would make them again."""
+        raise NotImplementedError
+
+
+class PictureFeed(Feed):
+    """Pictures, for a backbone that learns.
 
     Args:
         rows: the table.
@@ -54,51 +118,34 @@ class Feed:
     """
 
     def __init__(self, rows: Rows, pixels: Pixels, accelerator: Accelerator, rank_within: str):
-        self.rows, self.pixels, self.accelerator = rows, pixels, accelerator
-        self.comparable = rows.sets if rank_within == "set" else rows.groups
+        super().__init__(rows, accelerator, rank_within)
+        self.pixels = pixels
 
-    def batch(self, rows: Ints, draws: Any) -> dict[str, Any]:
-        """The part of a batch that is this process's, with the labels of all of it."""
-        count, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = math.ceil(len(rows) / count)
-        padded = np.concatenate([rows, np.repeat(rows[:1], share * count - len(rows))])
-        mine = padded[rank * share : (rank + 1) * share]
-        pictures, references = self.rows.pictures[mine], self.rows.references[mine]
-        distinct, where = np.unique(
-            np.concatenate([pictures, references[references >= 0]]), return_inverse=True
+    def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:
+        pictures, generated, reference = distinct(self.rows.pictures[rows], self.rows.references[rows])
+        return (
+            self.pixels.batch(pictures.tolist(), draws),
+            torch.from_numpy(generated),
+            torch.from_numpy(reference),
         )
-        theirs = np.full(len(mine), -1)
-        theirs[references >= 0] = where[len(mine) :]
-        labels = self.rows.labels[padded].copy()
-        labels[len(rows) :] = np.nan
-        device = self.accelerator.device
-        return {
-            "images": self.pixels.batch(distinct.tolist(), draws).to(device),
-            "generated": torch.from_numpy(where[: len(mine)]).to(device),
-            "reference": torch.from_numpy(theirs).to(device),
-            "labels": torch.from_numpy(labels).float().to(device),
-            "weights": torch.from_numpy(self.rows.weights[padded]).float().to(device),
-            "comparable": torch.from_numpy(self.comparable[padded]).to(device),
-        }
 
     @torch.no_grad()
-    def predict(self, rows: Ints, network: Network) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def predict(self, rows: Ints, network: Network) -> Scores:
         """(len(rows), D) scores from centre crops, as scoring computes them; each distinct picture once."""
         count, rank = self.accelerator.num_processes, self.accelerator.process_index
-        references = self.rows.references[rows]
-        distinct = np.unique(np.concatenate([self.rows.pictures[rows], references[references >= 0]]))
-        share = math.ceil(len(distinct) / count)
-        mine = np.resize(distinct, share * count)[rank * share : (rank + 1) * share]
+        device = self.accelerator.device
+        pictures, generated, reference = distinct(self.rows.pictures[rows], self.rows.references[rows])
+        share = math.ceil(len(pictures) / count)
+        mine = np.resize(pictures, share * count)[rank * share : (rank + 1) * share]
         network.eval()
         found = [
-            network.features(normalise(images.to(self.accelerator.device), self.pixels.transform)).float()
+            network.features(normalise(images.to(device), self.pixels.transform)).float()
             for part in np.array_split(mine, math.ceil(len(mine) / 8))
             for images in [self.pixels.batch(part.tolist(), None)]
         ]
-        features = self.accelerator.gather(torch.cat(found))[: len(distinct)]
-        generated = features[np.searchsorted(distinct, self.rows.pictures[rows])]
-        if network.reference == "none":
-            return network.regress(generated).double().cpu().numpy()
-        there = torch.from_numpy(references >= 0).to(features.device)[:, None]
-        theirs = features[np.searchsorted(distinct, np.maximum(references, distinct[0]))]
-        return network.regress(generated, torch.where(there, theirs, generated)).double().cpu().numpy()
+        features = self.accelerator.gather(torch.cat(found))[: len(pictures)]
+        where = (torch.from_numpy(x).to(device) for x in (generated, reference))
+        return network.head(paired(network, features, *where)).double().cpu().numpy()
+
+    def discard(self) -> None:
+        self.pixels.discard()

@@ -49,7 +49,7 @@ def combined(
         if name in POINTWISE:
             term = _pointwise(scores, labels, weights, name)
         elif name == "plcc":
-            term = _plcc(scores, labels)
+            term = _plcc(scores, labels, weights)
         else:
             term = _rank(scores, labels, weights, comparable, margin)
         total = total + factor * term
@@ -67,11 +67,11 @@ def _pointwise(scores: Tensor, labels: Tensor, weights: Tensor, name: str) -> Te
     return (each * mass).sum() / mass.sum().clamp(min=1e-12)
 
 
-def _plcc(scores: Tensor, labels: Tensor) -> Tensor:
+def _plcc(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """1 - Pearson's correlation, the mean over the dimensions that have at least two different labels."""
     terms = []
     for score, label in zip(scores.unbind(1), labels.unbind(1), strict=True):
-        present = ~label.isnan()
+        present = ~label.isnan() & (weights > 0)
         x, y = score[present], label[present]
         if len(y) > 1 and y.min() < y.max():
             x, y = x - x.mean(), y - y.mean()

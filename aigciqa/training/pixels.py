@@ -13,13 +13,16 @@ from tqdm import tqdm
 
 from .. import image
 from ..config import Transform
-from ..transform import shrink
+from ..transform import centre, shrink, views
+
+WINDOW = 7 / 8  # of a picture's sides, that training with tiles sees of it
 
 
 class Pixels:
     """Every picture decoded and resized once, in one file that is mapped into memory.
 
-    They are stored as `aigciqa.transform.shrink` makes them, so the centre crop of one is what scoring sees.
+    They are stored as `aigciqa.transform.shrink` makes them, so the centre crop of one is what scoring sees; with
+    tiles, as they are.
 
     Args:
         paths: the pictures; their position is their number.
@@ -34,7 +37,7 @@ class Pixels:
         self.transform = transform
         self.file, index = folder / "pixels.bin", folder / "pixels.json"
         key = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
-        wanted = {"resize": transform.resize, "pictures": key}
+        wanted = {"resize": 0 if transform.tiles else transform.resize, "pictures": key}
         found = json.loads(index.read_text()) if index.is_file() else {}
         if {k: found.get(k) for k in wanted} != wanted:
             index.unlink(missing_ok=True)
@@ -49,7 +52,9 @@ class Pixels:
     def _write(self, paths: Sequence[Path]) -> list[tuple[int, int]]:
         def decode(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
             [block] = image.read(path)
-            return shrink(block, self.transform.resize)[0].permute(1, 2, 0).contiguous().numpy()
+            if not self.transform.tiles:
+                block = shrink(block, self.transform.resize)
+            return block[0].permute(1, 2, 0).contiguous().numpy()
 
         shapes = []
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,23 +81,24 @@ class Pixels:
         Args:
             numbers: which.
             draws: (pictures, 3) uniform in [0, 1): by picture where its crop lies and whether it is mirrored; None
-                for the centre.
+                for what scoring sees. With tiles it is a window of the picture that is drawn, and views of that.
 
         Returns:
-            (N, 3, crop, crop), uint8, channels last.
+            (N, 3, crop, crop), uint8, channels last; with tiles (N, views, 3, crop, crop).
         """
-        crop = self.transform.crop
-        out = np.empty((len(numbers), crop, crop, 3), np.uint8)
-        for row, number in enumerate(numbers):
+        t = self.transform
+        found = []
+        for number in numbers:
             height, width = self.shapes[number]
             pixels = self.bytes[self.starts[number] : self.starts[number + 1]].reshape(height, width, 3)
-            if draws is None:
-                top, left, mirrored = round((height - crop) / 2), round((width - crop) / 2), False
-            else:
+            size = tuple(round(s * WINDOW) for s in (height, width)) if t.tiles else (t.crop, t.crop)
+            if draws is not None:
                 top, left = (
-                    int(d * (s - crop + 1)) for d, s in zip(draws[number], (height, width), strict=False)
+                    int(d * (s - cut + 1))
+                    for d, s, cut in zip(draws[number], pixels.shape, size, strict=False)
                 )
-                mirrored = bool(draws[number, 2] < 0.5)
-            cut = pixels[top : top + crop, left : left + crop]
-            out[row] = cut[:, ::-1] if mirrored else cut
-        return torch.from_numpy(out).permute(0, 3, 1, 2)
+                pixels = pixels[top : top + size[0], left : left + size[1]]
+                pixels = pixels[:, ::-1] if draws[number, 2] < 0.5 else pixels
+            picture = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+            found.append(views(picture[None], t)[0] if t.tiles else centre(picture, t.crop, t.crop))
+        return torch.stack(found)

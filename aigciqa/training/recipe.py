@@ -24,6 +24,8 @@ class DataSource:
         columns: our names to the manifest's.
         score_range: lowest and highest of its labels, which are mapped to the recipe's; None for the format's.
         weight: of its rows in the loss.
+        repeat: how often its rows come in an epoch; for a small set beside a large one, since a weight acts only
+            within the batches that a row is in.
     """
 
     path: str
@@ -32,6 +34,7 @@ class DataSource:
     columns: dict[str, str] | None = None
     score_range: tuple[float, float] | None = None
     weight: float = 1.0
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ class Recipe:
         weights: what to start from: ``"random"``; a timm pretrained tag (``"resnet50.tv_in1k"``), fetched through
             the Hub; a state dict's file (.pth, .pt or .safetensors, for the timm architecture); or a checkpoint
             (name, folder or Hub repository), of which the backbone is taken, and the head where it fits.
-        feature: ``"avg"`` or ``"token"``; None for the backbone's.
+        feature: ``"avg"``, ``"token"`` or ``"stages"``; None for the backbone's.
         hidden: width of the head's hidden layer; None for the papers'.
         resize: shorter side in pixels; None for the backbone's.
         crop: side of the crop in pixels; None for the backbone's.
+        tiles: crops per side at native resolution, seen beside the whole picture; 0 for none.
+        cells: per side, that stages are pooled to, see `aigciqa.config.MetricConfig`.
         mean: of normalisation; None for ImageNet's.
         std: of normalisation; None for ImageNet's.
         dimensions: what to predict. A data set may lack some.
@@ -69,6 +74,7 @@ class Recipe:
             for all of them, and ``rank`` finds its pairs.
         lr: of the head and the backbone.
         head_lr: of the head; None for `lr`.
+        dropout: of the head's inputs, in training.
         weight_decay: of Adam (added to the gradient) or AdamW.
         optimizer: ``"adam"`` (the papers') or ``"adamw"``.
         schedule: ``"constant"`` or ``"cosine"``.
@@ -76,7 +82,9 @@ class Recipe:
         loss: weight by term, see `aigciqa.training.losses.combined`.
         margin: of the ``rank`` term, on the scale of the scores.
         rank_within: ``"set"`` to rank rows of a data set with each other, ``"group"`` only those of a group.
-        freeze: epochs in which only the head learns.
+        frozen: leave the backbone as it is: what the head sees of each row is computed once, without augmentation,
+            and a new head learns from that in seconds per epoch, its inputs normalised.
+        freeze: epochs in which only the head learns, though the whole network is computed.
         freeze_norm: keep batch normalisation at its pretrained statistics.
         ema: decay of the weights' moving average per step; 0 for none.
         clip: largest norm of the gradient; 0 for none.
@@ -84,6 +92,9 @@ class Recipe:
         precision: ``"no"``, ``"fp16"`` or ``"bf16"``.
         patience: stop after so many epochs without a better selection; 0 for never.
         augment: random crops and flips in training.
+        half: write the checkpoint in half precision, at half the size.
+        cache: folder for decoded pictures, or for the head's inputs, that several runs may share one after another;
+            None for one in the run's folder, which is removed in the end.
         seed: of everything random.
     """
 
@@ -95,6 +106,8 @@ class Recipe:
     hidden: int | None = None
     resize: int | None = None
     crop: int | None = None
+    tiles: int = 0
+    cells: int = 1
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     dimensions: tuple[str, ...] = ("quality",)
@@ -113,6 +126,7 @@ class Recipe:
     batch_by: str = "row"
     lr: float = 1e-4
     head_lr: float | None = None
+    dropout: float = 0.0
     weight_decay: float = 1e-5
     optimizer: str = "adam"
     schedule: str = "constant"
@@ -120,6 +134,7 @@ class Recipe:
     loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
     margin: float = 0.5
     rank_within: str = "set"
+    frozen: bool = False
     freeze: int = 0
     freeze_norm: bool = False
     ema: float = 0.0
@@ -128,6 +143,8 @@ class Recipe:
     precision: str = "no"
     patience: int = 0
     augment: bool = True
+    half: bool = False
+    cache: str | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -147,7 +164,7 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe: {name} must be at least 1")
-        for name in ("test", "validation", "ema"):
+        for name in ("test", "validation", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe: {name} must be at least 0 and below 1")
         if self.select == "validation" and self.validation == 0:
@@ -155,9 +172,7 @@ class Recipe:
         if self.select == "test" and self.split == "group" and not self.test and not self.folds:
             raise InputError("recipe: select=test needs a test side")
         if self.freeze >= self.epochs and self.freeze > 0:
-            raise InputError(
-                "recipe: freeze must be below epochs; for a frozen backbone set lr=0 and head_lr"
-            )
+            raise InputError("recipe: freeze must be below epochs; to train only the head set frozen")
 
     def config(self) -> MetricConfig:
         """The config of the checkpoint that this recipe makes, without checksum and provenance."""
@@ -166,6 +181,7 @@ class Recipe:
             "dimensions": self.dimensions,
             "score_range": self.score_range,
             "hidden": self.hidden,
+            "cells": self.cells,
         }
         if self.feature is not None:
             changes["feature"] = self.feature
@@ -173,7 +189,7 @@ class Recipe:
             config = paper_config(self.backbone, self.reference, **changes)
         else:
             config = MetricConfig(reference=self.reference, backbone=self.backbone, **changes)
-        given = {k: getattr(self, k) for k in ("resize", "crop", "mean", "std")}
+        given = {k: getattr(self, k) for k in ("resize", "crop", "tiles", "mean", "std")}
         return config.with_(transform=replace(config.transform, **{k: v for k, v in given.items() if v}))
 
     def to_yaml(self) -> str:

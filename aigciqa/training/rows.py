@@ -26,6 +26,7 @@ class Rows:
         references: (N,) number of the reference, -1 for none.
         labels: (N, D) on the recipe's scale, NaN where there is none.
         weights: (N,) in the loss.
+        repeats: (N,) how often the row comes in an epoch.
         sets: (N,) which data set.
         groups: (N,) which group, over all sets.
         generators: (N,) names, "" where unknown.
@@ -37,6 +38,7 @@ class Rows:
     references: Ints
     labels: Floats
     weights: Floats
+    repeats: Ints
     sets: Ints
     groups: Ints
     generators: list[str]
@@ -51,7 +53,9 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
     """
     numbers: dict[Path, int] = {}
     groups: dict[tuple[int, str], int] = {}
-    columns: dict[str, list[Any]] = {k: [] for k in ("pictures", "references", "weights", "sets", "groups")}
+    columns: dict[str, list[Any]] = {
+        k: [] for k in ("pictures", "references", "weights", "repeats", "sets", "groups")
+    }
     labels, generators = [], []
     for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
         if not set(recipe.dimensions) & one.labels.keys():
@@ -75,6 +79,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
             columns["references"].append(-1 if used is None else numbers.setdefault(used, len(numbers)))
             columns["groups"].append(groups.setdefault((index, group), len(groups)))
         columns["weights"] += [source.weight] * len(one)
+        columns["repeats"] += [source.repeat] * len(one)
         columns["sets"] += [index] * len(one)
         generators += one.generators
     return Rows(
@@ -83,6 +88,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         references=np.array(columns["references"], np.int64),
         labels=np.concatenate(labels),
         weights=np.array(columns["weights"], np.float64),
+        repeats=np.array(columns["repeats"], np.int64),
         sets=np.array(columns["sets"], np.int64),
         groups=np.array(columns["groups"], np.int64),
         generators=generators,
@@ -157,7 +163,9 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
     return train_rows, validation_rows, test_rows, warnings
 
 
-def batches(rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int]) -> list[Ints]:
+def batches(
+    rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int], repeats: Ints | None = None
+) -> list[Ints]:
     """The batches of an epoch, the same for the same seed.
 
     Args:
@@ -166,14 +174,21 @@ def batches(rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int]) -
         size: rows per batch; the last may have fewer.
         by: ``"row"`` to shuffle rows, ``"group"`` to shuffle groups and keep their rows together.
         seed: any integers.
+        repeats: how often each row of the table comes; a group's repetitions are spread. None for once.
 
     Examples:
         >>> [len(b) for b in batches(np.arange(10), np.zeros(10, int), 4, "row", [1, 0])]
         [4, 4, 2]
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(rows)
+    times = np.ones(len(rows), np.int64) if repeats is None else repeats[rows]
+    order = rng.permutation(len(rows))
+    turn = np.concatenate([np.arange(n) for n in times[order]]) if len(rows) else order
+    order = np.repeat(rows[order], times[order])
     if by == "group":
-        rank = rng.permutation(int(groups.max()) + 1)
-        order = order[np.argsort(rank[groups[order]], kind="stable")]
+        unit = groups[order] * (int(times.max()) if len(times) else 1) + turn
+        rank = rng.permutation(int(unit.max(initial=0)) + 1)
+        order = order[np.argsort(rank[unit], kind="stable")]
+    elif repeats is not None:
+        order = rng.permutation(order)
     return [order[i : i + size] for i in range(0, len(order), size)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
@@ -23,15 +24,18 @@ from ..errors import InputError
 from ..weights import save_checkpoint
 from .correlation import srcc
 from .evaluation import evaluate
-from .feed import Feed, SharedForward, gathered
+from .feed import Feed, PictureFeed, SharedForward, gathered
+from .files import write_whole
 from .initial import initial_network, is_tag
 from .losses import combined
 from .norm import synchronise
 from .pixels import Pixels
+from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, open_data
 
 STATE = "state.pt"
+PREDICTIONS = "predictions.csv"
 
 
 @dataclass
@@ -95,8 +99,9 @@ class _Trainer:
             if not len(self.train_rows):
                 raise InputError("nothing to train on: the split leaves the training side empty")
             self.config = recipe.config()
-            pixels = Pixels(self.rows.paths, self.config.transform, folder / "cache")
-        self.feed = Feed(self.rows, pixels, self.accelerator, recipe.rank_within)
+            cache = Path(recipe.cache or folder / "cache")
+            if not recipe.frozen:
+                pixels = Pixels(self.rows.paths, self.config.transform, cache)
         for source, one in zip(recipe.data, rated, strict=True):
             if one.range_is_observed and source.score_range is None:
                 low, high = one.score_range
@@ -108,10 +113,19 @@ class _Trainer:
             self.report(f"warning: {leak}")
         self.network = initial_network(self.config, recipe.weights)
         self.network.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.feed: Feed
+        if not recipe.frozen:
+            self.feed = PictureFeed(self.rows, pixels, self.accelerator, recipe.rank_within)
+            model: nn.Module = SharedForward(self.network, self.config.transform, recipe.dropout)
+        else:
+            feed = ProbeFeed(
+                self.rows, self.network, self.config, cache, self.accelerator, recipe.rank_within
+            )
+            model, self.feed = feed.standardise(self.network, self.train_rows, recipe.dropout), feed
         self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
         if self.accelerator.num_processes > 1:
             synchronise(self.network.backbone, self.accelerator.device)
-        self.model = self.accelerator.prepare(SharedForward(self.network, self.config.transform))
+        self.model = self.accelerator.prepare(model)
         self.optimizer = self.accelerator.prepare(self._optimizer())
         self.epoch, self.step, self.updates = 0, 0, 0
         self.best: dict[str, Any] = {"score": -math.inf, "epoch": -1, "network": None}
@@ -178,7 +192,14 @@ class _Trainer:
 
     def train_epoch(self) -> None:
         r = self.recipe
-        made = batches(self.train_rows, self.rows.groups, r.batch_size, r.batch_by, [r.seed, self.epoch])
+        made = batches(
+            self.train_rows,
+            self.rows.groups,
+            r.batch_size,
+            r.batch_by,
+            [r.seed, self.epoch],
+            self.rows.repeats,
+        )
         draws = np.random.default_rng([r.seed, self.epoch, 1]).random((len(self.rows.paths), 3))
         frozen = self.epoch < r.freeze
         self.model.train()
@@ -212,7 +233,7 @@ class _Trainer:
     def learn(self, batch: dict[str, Any], frozen: bool, update: bool, progress: float) -> float:
         r, accelerator = self.recipe, self.accelerator
         with nullcontext() if update else accelerator.no_sync(self.model):
-            scores = self.model(batch["images"], batch["generated"], batch["reference"], frozen)
+            scores = self.model(*batch["inputs"], frozen)
             scores = gathered(scores.float(), accelerator.num_processes)
             loss = combined(
                 scores, batch["labels"], r.loss, weights=batch["weights"], comparable=batch["comparable"],
@@ -277,7 +298,7 @@ class _Trainer:
         self.save_state()
         if self.main:
             log = "".join(json.dumps(h) + "\n" for h in self.history)
-            _write(self.folder / "metrics.jsonl", log.encode())
+            write_whole(self.folder / "metrics.jsonl", log)
             self._tensorboard(self.history[-1])
         self.report("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items() if v is not None))
 
@@ -301,12 +322,13 @@ class _Trainer:
         if len(self.test_rows):
             scores, labels = self.feed.predict(self.test_rows, network), self.rows.labels[self.test_rows]
             if self.main:
+                self._write_predictions(scores)
                 evaluation = self._evaluate(scores, labels)
                 written = {"metric": self.config.name, "sha256": sha256, "figures": evaluation}
-                _write(self.folder / "evaluation.json", json.dumps(written, indent=2).encode())
+                write_whole(self.folder / "evaluation.json", json.dumps(written, indent=2))
         self.accelerator.wait_for_everyone()
-        if self.main:
-            self.feed.pixels.discard()
+        if self.main and self.recipe.cache is None:
+            self.feed.discard()
         return Run(self.folder, self.history, evaluation)
 
     def _evaluate(self, scores: Any, labels: Any) -> dict[str, dict[str, Any]]:
@@ -328,6 +350,16 @@ class _Trainer:
 
     # -- files
 
+    def _write_predictions(self, scores: Any) -> None:
+        """``predictions.csv``: of every row of the test side, by number in its data set, score and label."""
+        rows = self.test_rows
+        starts = np.searchsorted(self.rows.sets, np.arange(len(self.rows.names)))
+        table = pd.DataFrame({"set": self.rows.sets[rows], "row": rows - starts[self.rows.sets[rows]]})
+        for column, dimension in enumerate(self.recipe.dimensions):
+            table[f"{dimension}_score"] = scores[:, column]
+            table[f"{dimension}_label"] = self.rows.labels[rows, column]
+        write_whole(self.folder / PREDICTIONS, table.to_csv(index=False))
+
     def write_checkpoint(self, folder: Path, state: dict[str, Tensor], epoch: int) -> str:
         """Write it, and return its checksum."""
         if self.main:
@@ -343,7 +375,11 @@ class _Trainer:
             }
             if is_tag(r.weights):
                 provenance["base_model"] = f"timm/{r.weights}"
-            return save_checkpoint(folder, self.config.with_(provenance=provenance), state).sha256
+            if isinstance(self.feed, ProbeFeed):
+                state = self.feed.probe.folded(state)
+            return save_checkpoint(
+                folder, self.config.with_(provenance=provenance), state, half=self.recipe.half
+            ).sha256
         return ""
 
     def save_state(self) -> None:
@@ -381,9 +417,3 @@ class _Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         self.report(f"resuming at epoch {self.epoch + 1}" + (f", batch {self.step + 1}" if self.step else ""))
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -1,0 +1,71 @@
+"""Cross-validation: every row of every data set predicted by a network that did not see its group."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import InputError
+from .evaluation import evaluate, jsonable
+from .ladders import Ladders
+from .recipe import Recipe, read_recipe
+from .rows import open_data
+from .trainer import PREDICTIONS, train
+
+
+def cross_validate(
+    recipe: Recipe, folder: str | Path, *, report: Callable[[str], None] = print
+) -> dict[str, dict[str, Any]]:
+    """Train once for each fold, and evaluate all that was held out together.
+
+    Every data set is cut into `recipe.folds` folds of whole groups. A data set of weight 0 is not learned from, but
+    evaluated on all the same. Runs that are there already are not repeated, so it can be continued.
+
+    Args:
+        recipe: what to train; `recipe.folds` of it.
+        folder: where the runs go, ``fold0``, ``fold1``, ..., and ``evaluation.json``.
+        report: called with each line for the user.
+
+    Returns:
+        By data set and dimension, what `aigciqa.training.evaluation.Evaluation.to_dict` gives.
+
+    Raises:
+        InputError: for fewer than 2 folds, or what `train` refuses.
+    """
+    if recipe.folds < 2:
+        raise InputError("cross-validation needs at least 2 folds (--folds 5)")
+    folder = Path(folder)
+    rated = open_data(recipe)
+    found = []
+    cache = recipe.cache or str(folder / "cache")
+    for fold in range(recipe.folds):
+        run = folder / f"fold{fold}"
+        made = replace(recipe, fold=fold, split="group", cache=cache, validation=0.0, select="last")
+        begun = (run / "recipe.yaml").exists()
+        if not (run / PREDICTIONS).exists() or read_recipe(run / "recipe.yaml") != made:
+            report(f"fold {fold + 1} of {recipe.folds}")
+            train(made, run, resume=begun, report=lambda line: None)
+        found.append(pd.read_csv(run / PREDICTIONS))
+    held_out = pd.concat(found).sort_values(["set", "row"])
+    figures: dict[str, dict[str, Any]] = {}
+    for index, one in enumerate(rated):
+        mine = held_out[held_out["set"] == index]
+        for dimension in recipe.dimensions:
+            here = mine[mine[f"{dimension}_label"].notna()]
+            if here.empty:
+                continue
+            rows = here["row"].tolist()
+            scores, labels = (here[f"{dimension}_{what}"].to_numpy() for what in ("score", "label"))
+            groups, generators = ([column[i] for i in rows] for column in (one.groups, one.generators))
+            result = evaluate(scores, labels, groups, generators if any(generators) else None)
+            figures.setdefault(one.name, {})[dimension] = result.to_dict()
+            report(f"\n{one.name}, {dimension}, held out in {recipe.folds} folds:\n{result.table()}")
+            if any(one.ladders):
+                ladders = Ladders.of(one.subset(rows), scores, dimension)
+                figures[one.name][dimension]["ladders"] = jsonable(ladders.to_dict())
+                report(f"\n{ladders.table()}")
+    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2))
+    return figures

