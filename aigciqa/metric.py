@@ -134,7 +134,7 @@ class Metric(nn.Module):
 
         Examples:
             >>> Metric("fr-aigciqa", device="cpu").predict("gen.png", "ref.png")
-            {'quality': tensor([...]), 'authenticity': tensor([...]), 'correspondence': tensor([...])}
+            {'quality': tensor([...]), 'correspondence': tensor([...])}
         """
         return dict(zip(self.config.dimensions, self._scores(images, references).unbind(1), strict=True))
 

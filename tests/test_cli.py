@@ -27,8 +27,8 @@ def test_table():
         EXAMPLES / "gen.png", EXAMPLES / "ref.png"
     ).item()
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["picture", "quality", "authenticity", "correspondence"]
-    assert lines[1].split()[:2] == ["gen.png", f"{score:.2f}"] and len(lines[1].split()) == 4
+    assert lines[0].split() == ["picture", "quality", "correspondence"]
+    assert lines[1].split()[:2] == ["gen.png", f"{score:.2f}"] and len(lines[1].split()) == 3
     assert lines[-1].startswith("fr-aigciqa ")
     assert "pseudo-labels" in lines[-1]
     assert result.stderr == ""

@@ -63,6 +63,7 @@ def model_card(
         ('"gen.png"', "") if config.mode == "NR" else ('"gen.png", "ref.png"', " --ref ref.png")
     )
     t, (low, high) = config.transform, config.score_range
+    tiles = f"and {t.tiles} x {t.tiles} crops of that at native resolution, " if t.tiles else ""
     parts = [
         f"---\n{_header(config, facts)}---\n# {config.name}",
         f"This checkpoint learned from {facts['labels']}.",
@@ -72,7 +73,7 @@ def model_card(
         f"## Scores\n\n- **predicts**: {', '.join(config.dimensions)}; {low:g} to {high:g}, higher is better\n"
         f"- **reference**: {REFERENCES[config.reference]}\n"
         f"- **backbone**: {config.backbone} (timm), feature `{config.feature}`\n"
-        f"- **preprocessing**: shorter side to {t.resize} pixels, centre crop of {t.crop}, "
+        f"- **preprocessing**: shorter side to {t.resize} pixels, centre crop of {t.crop}, {tiles}"
         f"mean {list(t.mean)}, std {list(t.std)}\n"
         f"- **weights**: {WEIGHTS}, SHA-256 `{config.sha256}`",
         _accuracy(config, evaluation, table),

@@ -34,7 +34,11 @@ from .synthesis import synthesize
 from .trainer import train
 
 KINDS = {"none": "nr", "full": "fr", "partial": "pr"}
-DIMENSIONS = ("quality", "authenticity", "correspondence")
+DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how authentic a picture is
+    "none": ("quality", "authenticity"),
+    "full": ("quality", "correspondence"),
+    "partial": ("quality", "authenticity", "correspondence"),
+}
 BEST, EVERY = (
     0.8,
     3,
@@ -159,7 +163,7 @@ def recipe(kind: str, data: tuple[DataSource, ...], work: Path, **changes: Any) 
         name=f"{KINDS[kind]}-aigciqa",
         reference=kind,
         weights=str(work / "lite0.safetensors"),
-        dimensions=DIMENSIONS[:2] if kind == "none" else DIMENSIONS,
+        dimensions=DIMENSIONS[kind],
         hidden=128 if kind == "none" else 64,
         data=data,
         cache=str(work / "cache"),
