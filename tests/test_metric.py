@@ -87,14 +87,15 @@ def test_every_kind_of_input_scores_the_same(name):
 
 @packaged
 def test_score_does_not_depend_on_the_batch(name, picture):
-    images = [picture(200 + 7 * i, 180 + 13 * (i % 5), seed=i) for i in range(32)]
-    prompts = [picture(190, 260, seed=100 + i // 4) for i in range(32)]
+    count = 32 if name == "nr-aigciqa" else 8
+    images = [picture(200 + 7 * i, 180 + 13 * (i % 5), seed=i) for i in range(count)]
+    prompts = [picture(190, 260, seed=100 + i // 4) for i in range(count)]
     alone = torch.cat([create(name)(*arguments(name, i, p)) for i, p in zip(images, prompts, strict=True)])
     assert alone.std() > 0.01
-    for size in (1, 2, 3, 8, 32):
+    for size in (3, count):
         together = create(name, batch_size=size)(*arguments(name, images, prompts))
         assert (together - alone).abs().max() < TOLERANCE
-    order = torch.randperm(32)
+    order = torch.randperm(count)
     shuffled = create(name)(*arguments(name, [images[i] for i in order], [prompts[i] for i in order]))
     assert (shuffled - alone[order]).abs().max() < TOLERANCE
 
