@@ -275,7 +275,7 @@ def test_restoration_shows_what_the_network_made(restorers):
         small = Image.fromarray(pixels).resize((50, 37))
         repeated = small.resize((50 * factor, 37 * factor), Image.Resampling.NEAREST)
         expected = repeated.resize((200, 160), Image.Resampling.BICUBIC)
-        made = autoencoder._enlarged(restorers / f"{name}.param", np.asarray(small), (160, 200, 3))
+        made = networks._enlarged(restorers / f"{name}.param", np.asarray(small), (160, 200, 3))
         assert np.abs(made.astype(int) - np.asarray(expected)).max() <= 2  # ncnn may calculate with 16 bits
 
 
