@@ -13,7 +13,7 @@ demo: $(BIN)/aigciqa-score  ## score the example pair
 test: .venv/test  ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: .venv/test  ## run the tests that build networks of hundreds of megabytes
+test-slow: .venv/test  ## run the tests that build large networks or many processes
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/lint  ## style and types

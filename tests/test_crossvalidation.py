@@ -117,6 +117,7 @@ def second_set(folder, pku, change):
     return DataSource(str(folder / "second.csv"), score_range=(0.0, 5.0), weight=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

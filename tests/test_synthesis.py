@@ -267,6 +267,7 @@ def test_networks_are_further_kinds(photos, tmp_path, pixels):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
+@pytest.mark.slow
 def test_continues_after_a_kill(photos, made, tmp_path):
     """With another number of workers, to the same bytes, and without doing again what was done."""
     out = tmp_path / "out"
