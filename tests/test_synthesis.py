@@ -15,9 +15,11 @@ from conftest import EXAMPLES
 from PIL import Image
 
 from aigciqa.errors import InputError
+from aigciqa.training.autoencoder import train_autoencoders
 from aigciqa.training.cli import main
 from aigciqa.training.data import load
 from aigciqa.training.degradations import DEGRADATIONS, STRUCTURAL, degrade
+from aigciqa.training.networks import neural_kinds
 from aigciqa.training.photographs import find_photographs
 from aigciqa.training.pseudolabels import damage, severities
 from aigciqa.training.synthesis import Plan, _Turns, synthesize
@@ -255,12 +257,9 @@ def test_nothing_is_dropped_silently(made):
 
 @pytest.mark.slow
 def test_networks_are_further_kinds(photos, tmp_path, pixels):
-    autoencoder = pytest.importorskip("aigciqa.training.autoencoder")
-    autoencoder.train_autoencoders([photos / "ref.png"], tmp_path, steps=1, report=lambda line: None)
+    train_autoencoders([photos / "ref.png"], tmp_path, steps=1, report=lambda line: None)
     turns = _Turns(Plan(measures=False, networks=str(tmp_path)), np.random.default_rng(1))
-    assert set(turns.queue) - DEGRADATIONS.keys() == {
-        kind.name for kind in autoencoder.neural_kinds(tmp_path)
-    }
+    assert set(turns.queue) - DEGRADATIONS.keys() == {kind.name for kind in neural_kinds(tmp_path)}
     steps = turns.ladder(pixels, "latent_swap", 3)
     assert [one.shape for one in steps] == [pixels.shape] * 4
     np.testing.assert_array_equal(steps, turns.ladder(pixels, "latent_swap", 3))

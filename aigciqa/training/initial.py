@@ -1,6 +1,6 @@
 """Where training starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -13,13 +13,15 @@ from ..model import Network
 from ..weights import load_weights, parse_source
 
 
-def initial_network(config: MetricConfig, weights: str) -> Network:
+def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] | None = None) -> Network:
     """A network with a random head and the backbone that `weights` names.
 
     Args:
         config: what to build.
         weights: ``"random"``, a timm pretrained tag, a state dict's file, or a checkpoint, see
             `aigciqa.training.recipe.Recipe`.
+        middle: what a random head is to predict at first, of each dimension, such as the mean label; None for
+            whatever it does.
 
     Raises:
         InputError: when it names nothing that fits.
@@ -31,6 +33,8 @@ def initial_network(config: MetricConfig, weights: str) -> Network:
         'none'
     """
     network = Network(config)
+    if middle is not None:
+        network.head.fc2.bias.data = torch.tensor(middle, dtype=torch.float32)
     if weights == "random":
         return network
     wanted = network.state_dict()
