@@ -91,7 +91,7 @@ def test_a_run_is_a_checkpoint_that_scores_what_its_evaluation_says(pku, tmp_pat
 def test_training_learns_and_is_repeatable(pku, tmp_path):
     made = recipe(pku, epochs=8)
     first = train(made, tmp_path / "a", report=lambda line: None)
-    assert first.history[-1]["loss"] < 0.5 * first.history[0]["loss"]
+    assert first.history[-1]["loss"] < 0.75 * first.history[0]["loss"]  # which begins at the mean label
     train(made, tmp_path / "b", report=lambda line: None)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     train(recipe(pku, epochs=8, seed=2), tmp_path / "c", report=lambda line: None)
