@@ -39,10 +39,8 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
     "full": ("quality", "correspondence"),
     "partial": ("quality", "authenticity", "correspondence"),
 }
-BEST, EVERY = (
-    0.8,
-    3,
-)  # every third photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
+# every third photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
+BEST, EVERY = 0.8, 3
 TOP = 0.85  # the MOS of BIQ2021 (0 to 1) that is put at 5, so that its good photographs are where pristine ones are
 AUTHENTIC = 4.5  # pseudo-label: a photograph looks like one
 UNRELATED = 0.5  # correspondence with a reference of another scene, as in the synthetic set

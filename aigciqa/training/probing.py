@@ -114,10 +114,7 @@ class ProbeFeed(Feed):
         shares = len(self.inputs[0]) / len(network.parts)  # every part weighs the same, however wide it is
         std /= np.concatenate([np.full(width, (shares / width) ** 0.5) for width in network.parts])
         self.probe = Probe(network, torch.from_numpy(mean).float(), torch.from_numpy(std).float(), dropout)
-        labels = self.rows.labels[rows]
-        there = ~np.isnan(labels)
-        middle = np.where(there, labels, 0).sum(0) / np.maximum(there.sum(0), 1)
-        self.probe.head.fc2.bias.data = torch.from_numpy(middle).float()
+        self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).float()
         return self.probe.to(self.accelerator.device)
 
     def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:

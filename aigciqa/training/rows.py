@@ -44,6 +44,12 @@ class Rows:
     generators: list[str]
     names: list[str]
 
+    def mean_labels(self, rows: Ints) -> Floats:
+        """(D,) mean label of those of `rows` that are learned from; 0 where there is none."""
+        labels = self.labels[rows[self.weights[rows] > 0]]
+        there = ~np.isnan(labels)
+        return np.where(there, labels, 0).sum(0) / np.maximum(there.sum(0), 1)
+
 
 def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
     """Put data sets of different scales and dimensions together.

@@ -111,7 +111,9 @@ class _Trainer:
                 )
         for leak in leaks:
             self.report(f"warning: {leak}")
-        self.network = initial_network(self.config, recipe.weights, self._middle())
+        self.network = initial_network(
+            self.config, recipe.weights, self.rows.mean_labels(self.train_rows).tolist()
+        )
         self.network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.feed: Feed
         if not recipe.frozen:
@@ -132,12 +134,6 @@ class _Trainer:
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []  # of this epoch
         self.stopping = False
-
-    def _middle(self) -> list[float]:
-        """The mean label of each dimension, where a new head begins."""
-        labels = self.rows.labels[self.train_rows]
-        there = ~np.isnan(labels)
-        return list(np.where(there, labels, 0).sum(0) / np.maximum(there.sum(0), 1))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         r = self.recipe
