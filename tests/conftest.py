@@ -108,3 +108,12 @@ def picture():
         return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
 
     return make
+
+
+@pytest.fixture
+def one_thread():
+    """For tiny networks, which threads only slow down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from click.testing import CliRunner
 from synthetic import make_pku
 from test_probing import recipe, silent, weights
@@ -21,13 +20,7 @@ from aigciqa.training.ladders import Ladders
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.splits import load_split
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
