@@ -2,16 +2,18 @@
 
 import io
 import os
-import warnings
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .decode import Large, decode_jpeg, identify, orientation, upright
 from .errors import InputError
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -19,6 +21,14 @@ Picture: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image |
 Pictures: TypeAlias = "Picture | list[Picture] | tuple[Picture, ...]"
 
 TOLERANCE = 1e-4  # how far a float may lie outside [0, 1]: rounding of an earlier operation
+
+# A file with more pixels than this is refused before any of them is decoded. Users may set it, as they may
+# Pillow's own MAX_IMAGE_PIXELS, which does not count here; None for no limit.
+MAX_PIXELS: int | None = 256_000_000
+
+# A picture of more pixels than this is taken in parts, and only one such at a time is in memory.
+LARGE = 32_000_000
+_ONE_LARGE = threading.Lock()
 
 
 def is_many(pictures: Any) -> bool:
@@ -52,44 +62,101 @@ def read(pictures: Pictures) -> Iterator[Tensor]:
         torch.Size([1, 3, 8, 9])
         torch.Size([1, 3, 512, 512])
     """
-    if isinstance(pictures, list | tuple):
-        if not pictures:
-            raise InputError("no picture given: the list is empty")
-        for index, picture in enumerate(pictures):
-            yield _read_one(picture, f"picture {index}")
-    else:
-        yield _read_one(pictures, "picture")
+    for picture, what in each(pictures):
+        yield read_one(picture, what)
 
 
-def _read_one(picture: Any, what: str) -> Tensor:
+def each(pictures: Pictures) -> Iterator[tuple[Any, str]]:
+    """Each picture, not yet looked at, and how messages call it.
+
+    Raises:
+        InputError: for an empty list.
+
+    Examples:
+        >>> list(each(["gen.png", "ref.png"]))
+        [('gen.png', 'picture 0'), ('ref.png', 'picture 1')]
+    """
+    if not isinstance(pictures, list | tuple):
+        yield pictures, "picture"
+        return
+    if not pictures:
+        raise InputError("no picture given: the list is empty")
+    for index, picture in enumerate(pictures):
+        yield picture, f"picture {index}"
+
+
+def read_one(picture: Any, what: str = "picture") -> Tensor:
+    """Decode one picture, as `read` does.
+
+    Args:
+        picture: a path, bytes, an open binary file, a PIL image, an array or a tensor.
+        what: how messages call it, where it is no path.
+
+    Returns:
+        (1, 3, H, W), or (N, 3, H, W) for an (N, C, H, W) tensor: uint8, or float32 in [0, 1].
+
+    Raises:
+        InputError: naming the picture and what is wrong with it.
+
+    Examples:
+        >>> read_one("gen.png").shape
+        torch.Size([1, 3, 512, 512])
+    """
+    with opened(picture, what) as found:
+        return found.part(0, 0, *found.shape) if isinstance(found, Large) else found
+
+
+@contextmanager
+def opened(picture: Any, what: str = "picture") -> Iterator[Tensor | Large]:
+    """One picture, as `read` has it, or `Large` where an encoded or PIL picture has more than `LARGE` pixels.
+
+    While a large one is open, others wait in their threads, so that these do not fill the memory together.
+
+    Args:
+        picture: a path, bytes, an open binary file, a PIL image, an array or a tensor.
+        what: how messages call it, where it is no path.
+
+    Raises:
+        InputError: naming the picture and what is wrong with it.
+
+    Examples:
+        >>> with opened("gen.png") as found:
+        ...     print(found.shape)
+        torch.Size([1, 3, 512, 512])
+    """
+    with ExitStack() as held:
+        yield _open_one(picture, what, held)
+
+
+def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
     if isinstance(picture, Tensor):
         return _from_tensor(picture, what)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, what)
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, what)
+        return _from_pil(picture, what, held)
     if isinstance(picture, str | os.PathLike):
-        return _from_path(picture)
+        return _from_path(picture, held)
     if isinstance(picture, bytes | bytearray | memoryview):
-        return _from_file(io.BytesIO(picture), f"{what} (bytes)")
+        return _from_file(io.BytesIO(picture), f"{what} (bytes)", held)
     if hasattr(picture, "read"):
         data = picture.read()
         if not isinstance(data, bytes):
             raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
-        return _from_file(io.BytesIO(data), f"{what} ({getattr(picture, 'name', 'file object')})")
+        return _from_file(io.BytesIO(data), f"{what} ({getattr(picture, 'name', 'file object')})", held)
     raise InputError(
         f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
         "a PIL image, a numpy array, a tensor, or a list of these"
     )
 
 
-def _from_path(path: "str | os.PathLike[str]") -> Tensor:
+def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Large:
     name = os.fspath(path)
     if "://" in name and not Path(name).exists():
         raise InputError(f"{name}: is a URL; download it and pass the file or its bytes")
     try:
         with Path(name).open("rb") as file:
-            return _from_file(file, name)
+            return _from_file(file if file.seekable() else io.BytesIO(file.read()), name, held)
     except IsADirectoryError:
         raise InputError(f"{name}: is a folder; pass the pictures in it as a list") from None
     except (OSError, ValueError) as error:
@@ -99,10 +166,10 @@ def _from_path(path: "str | os.PathLike[str]") -> Tensor:
         raise InputError(f"{name}: cannot be opened: {reason}") from None
 
 
-def _from_file(file: IO[bytes], what: str) -> Tensor:
+def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
     try:
-        with Image.open(file) as image:
-            return _from_pil(image, what)
+        with identify(file, what, MAX_PIXELS) as image:
+            return _from_pil(image, what, held, file)
     except UnidentifiedImageError:
         raise InputError(f"{what}: not a picture that Pillow can read") from None
     except InputError:
@@ -111,34 +178,49 @@ def _from_file(file: IO[bytes], what: str) -> Tensor:
         raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
 
 
-def _from_pil(image: Image.Image, what: str) -> Tensor:
+def _from_pil(
+    image: Image.Image, what: str, held: ExitStack, file: IO[bytes] | None = None
+) -> Tensor | Large:
     try:
+        if image.width * image.height > LARGE:
+            held.enter_context(_ONE_LARGE)
+            return _large(image, what, file)
         image.load()
-        if 0 in image.size:
-            raise InputError(f"{what}: has no pixels (size {image.size[0]} x {image.size[1]})")
-        image = _upright(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            return _from_deep(image, what)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-        elif image.mode == "1":
-            image = image.convert("L")
-        elif image.mode not in ("L", "RGB"):
-            image = image.convert("RGB")
-        return _from_array(np.array(image), what)
+        pixels = _from_pixels(image, what)
+        return upright(pixels, orientation(image))
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Corrupt EXIF data"
-            return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF that cannot be parsed says nothing about orientation
-        return image
+def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:
+    pixels = decode_jpeg(image, file) if file is not None else None
+    if pixels is None:
+        image.load()
+
+    def take(top: int, left: int, height: int, width: int) -> Tensor:
+        if pixels is not None:
+            return pixels[..., top : top + height, left : left + width]
+        box = (left, top, left + width, top + height)
+        return _from_pixels(image if box == (0, 0, *image.size) else image.crop(box), what)
+
+    return Large((image.height, image.width), orientation(image), take)
+
+
+def _from_pixels(image: Image.Image, what: str) -> Tensor:
+    """A loaded and upright picture, or a part of one."""
+    if 0 in image.size:
+        raise InputError(f"{what}: has no pixels (size {image.size[0]} x {image.size[1]})")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image, what)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    return _from_array(np.array(image), what)
 
 
 def _from_deep(image: Image.Image, what: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from .config import MetricConfig
 from .errors import InputError
 from .image import Pictures
 from .model import load_network
-from .transform import preprocess
+from .transform import normalise, preprocess, read_views
 from .weights import load_weights, parse_source
 
 _LOADING = threading.Lock()
@@ -166,9 +166,16 @@ class Metric(nn.Module):
             1, (8 if parameter.device.type == "cpu" else 64) // self.config.transform.views
         )
         waiting: list[Tensor] = []
-        for block in image.read(pictures):
-            for part in block.split(size):
-                waiting.append(preprocess(part, self.config.transform).to(parameter))
+        transform = self.config.transform
+        for picture, what in image.each(pictures):
+            views: Iterable[Tensor]
+            if isinstance(picture, Tensor):  # of any number, and with gradients where it has them
+                parts = image.read_one(picture, what).split(size)
+                views = (preprocess(part, transform) for part in parts)
+            else:
+                views = [normalise(read_views(picture, transform, what), transform)]
+            for part in views:
+                waiting.append(part.to(parameter))
                 if sum(map(len, waiting)) >= size:
                     ready = torch.cat(waiting)
                     yield ready[:size]

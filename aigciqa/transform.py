@@ -7,15 +7,22 @@ Resizing is antialiased bilinear in two passes with 8-bit rounding after each, a
 first. (Recent Pillow orders the passes by their cost; that moves some pixels by one step.)
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import image
 from .config import Transform
+from .decode import Large
 
 # Only the middle square of a picture is seen. Cutting panoramas to this aspect ratio first bounds the memory
 # that resizing them takes.
 MAX_ASPECT = 8
+
+STRIP = 2_000_000  # pixels of a large picture that are resized at a time
 
 
 def preprocess(images: Tensor, transform: Transform) -> Tensor:
@@ -45,6 +52,32 @@ def preprocess(images: Tensor, transform: Transform) -> Tensor:
     return normalise(result, transform)
 
 
+def read_views(picture: Any, transform: Transform, what: str = "picture") -> Tensor:
+    """Decode one picture to what the backbone sees of it, before `normalise`.
+
+    Of a large one no copy is made, so that the memory it takes is that of decoding it; the values are the same.
+
+    Args:
+        picture: one of those that `aigciqa.image.read` takes.
+        transform: what the checkpoint's config says.
+        what: how messages call the picture, where it is no path.
+
+    Returns:
+        (1, 3, crop, crop), uint8, or with tiles (1, views, 3, crop, crop); as many as N for an (N, C, H, W) tensor.
+
+    Raises:
+        InputError: naming the picture and what is wrong with it.
+
+    Examples:
+        >>> read_views("gen.png", Transform(tiles=2)).shape
+        torch.Size([1, 5, 3, 224, 224])
+    """
+    with image.opened(picture, what) as found:
+        if isinstance(found, Large):
+            return _views_of_large(found, transform)
+        return views(in_bytes(found.detach()), transform)
+
+
 def in_bytes(images: Tensor) -> Tensor:
     """(N, 3, H, W), uint8 or float in [0, 1], to uint8."""
     if images.dtype == torch.uint8:
@@ -63,19 +96,52 @@ def views(images: Tensor, transform: Transform) -> Tensor:
     return torch.stack([whole, *tiles(native, transform.crop, transform.tiles)], 1)
 
 
+def _views_of_large(large: Large, transform: Transform) -> Tensor:
+    """`views` of a picture that is not there as a tensor.
+
+    The horizontal pass of resizing takes each row by itself and rounds to 8 bits, so strips of rows give the same
+    as the whole; the vertical pass has the whole then, which is narrow. Tiles are parts as they are.
+    """
+    height, width = _uncut(*large.shape)
+    top, left = (_middle(*lengths) for lengths in zip(large.shape, (height, width), strict=True))
+    if transform.tiles and min(height, width) < transform.crop:
+        return views(in_bytes(large.part(top, left, height, width)), transform)  # narrow: it fits
+    new_height, new_width = _short(height, width, transform.resize)
+    rows = max(1, STRIP // width)
+    narrow = [
+        resize(in_bytes(large.part(top + y, left, n, width)), n, new_width)
+        for y in range(0, height, rows)
+        for n in [min(rows, height - y)]
+    ]
+    whole = centre(resize(torch.cat(narrow, -2), new_height, new_width), transform.crop, transform.crop)
+    if not transform.tiles:
+        return whole
+    size = transform.crop
+    native = [
+        in_bytes(large.part(*corner, size, size)) for corner in _corners(large.shape, size, transform.tiles)
+    ]
+    return torch.stack([whole, *native], 1)
+
+
 def tiles(images: Tensor, size: int, count: int) -> list[Tensor]:
     """The square middles of `count` x `count` equal parts of (N, C, H, W), row by row; shifted where they stick out."""
+    corners = _corners(images.shape[-2:], size, count)
+    return [images[..., top : top + size, left : left + size] for top, left in corners]
+
+
+def _corners(shape: Sequence[int], size: int, count: int) -> list[tuple[int, int]]:
+    """(top, left) of each of `tiles`, in a picture of (height, width)."""
     rows, columns = (
         [min(max(length * (2 * i + 1) // (2 * count) - size // 2, 0), length - size) for i in range(count)]
-        for length in images.shape[-2:]
+        for length in shape
     )
-    return [images[..., top : top + size, left : left + size] for top in rows for left in columns]
+    return [(top, left) for top in rows for left in columns]
 
 
 def shrink(images: Tensor, short: int) -> Tensor:
     """(N, 3, H, W) in 0 to 255 resized to the shorter side `short`; panoramas are cut first."""
-    images = _cut(images)
-    return resize(images, *_short(images, short))
+    height, width = _uncut(*images.shape[-2:])
+    return resize(centre(images, height, width), *_short(height, width, short))
 
 
 def normalise(images: Tensor, transform: Transform) -> Tensor:
@@ -127,21 +193,24 @@ def _taps(size: int, new: int) -> tuple[Tensor, Tensor, int]:
     return where.clamp(max=size - 1), (weights * (1 << bits) + 0.5).to(torch.int32), bits
 
 
-def _cut(images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
+def _uncut(height: int, width: int) -> tuple[int, int]:
+    """What is left of (height, width) when a panorama is cut."""
     longest = MAX_ASPECT * min(height, width)
-    return centre(images, min(height, longest), min(width, longest))
+    return min(height, longest), min(width, longest)
 
 
-def _short(images: Tensor, short: int) -> tuple[int, int]:
+def _short(height: int, width: int, short: int) -> tuple[int, int]:
     """(height, width) after resizing the shorter side, by torchvision's rule."""
-    height, width = images.shape[-2:]
     long = int(short * max(height, width) / min(height, width))
     return (short, long) if height <= width else (long, short)
 
 
 def centre(images: Tensor, height: int, width: int) -> Tensor:
     """The middle of (..., H, W), where torchvision's ``CenterCrop`` takes it."""
-    top = round((images.shape[-2] - height) / 2)
-    left = round((images.shape[-1] - width) / 2)
+    top, left = _middle(images.shape[-2], height), _middle(images.shape[-1], width)
     return images[..., top : top + height, left : left + width]
+
+
+def _middle(length: int, new: int) -> int:
+    """Where the middle `new` of `length` begins."""
+    return round((length - new) / 2)

@@ -9,7 +9,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from aigciqa.config import Transform
 from aigciqa.image import read
-from aigciqa.transform import preprocess, resize, resize_by_taps
+from aigciqa.transform import normalise, preprocess, read_views, resize, resize_by_taps
 
 INCEPTION = Transform(320, 299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -79,6 +79,17 @@ def test_resize_of_other_devices_is_that_of_the_cpu_bit_for_bit():
 def test_cuda_is_the_cpu_bit_for_bit(picture):
     [block] = read(picture(300, 411))
     assert torch.equal(preprocess(block.cuda(), Transform()).cpu(), preprocess(block, Transform()))
+
+
+@pytest.mark.parametrize("transform", [Transform(72, 64), Transform(72, 64, tiles=2)])
+def test_views_of_any_kind_of_picture_are_what_preprocess_normalises(picture, tmp_path, transform):
+    image = picture(101, 77)
+    image.save(tmp_path / "a.png")
+    floats = np.random.default_rng(0).random((50, 90, 3))
+    for source in (tmp_path / "a.png", image, np.asarray(image), floats, torch.rand(2, 3, 80, 70)):
+        found = read_views(source, transform)
+        assert found.dtype == torch.uint8
+        assert torch.equal(normalise(found, transform), preprocess(next(read(source)), transform))
 
 
 def test_batch_is_its_members(picture):

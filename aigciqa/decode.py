@@ -1,0 +1,172 @@
+"""Opening encoded pictures: which size is too much, which way is up, and what does not fit into memory twice."""
+
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import InputError
+
+# Held while something of the whole process is changed: Pillow's limit, or which warnings are shown.
+_PROCESS = threading.Lock()
+
+# EXIF orientation: the dimensions to flip to be upright, and whether to transpose then
+_UPRIGHT: dict[int, tuple[tuple[int, ...], bool]] = {
+    1: ((), False), 2: ((-1,), False), 3: ((-2, -1), False), 4: ((-2,), False),
+    5: ((), True), 6: ((-2,), True), 7: ((-2, -1), True), 8: ((-1,), True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Large:
+    """A decoded picture too large to be held twice, of which parts are taken.
+
+    Args:
+        stored: (height, width) in pixels as the file has them, not yet upright.
+        orientation: how to turn it upright, 1 to 8 as in EXIF.
+        take: (top, left, height, width) among the file's pixels to (1, 3, height, width).
+
+    Examples:
+        >>> large = Large((4, 6), 6, lambda top, left, height, width: torch.zeros(1, 3, height, width))
+        >>> large.shape, large.part(0, 1, 2, 3).shape
+        ((6, 4), torch.Size([1, 3, 2, 3]))
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+    take: Callable[[int, int, int, int], Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), upright."""
+        return self.stored[::-1] if _UPRIGHT[self.orientation][1] else self.stored
+
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """(1, 3, height, width) of the upright picture: uint8, or float32 in [0, 1]."""
+        flips, turned = _UPRIGHT[self.orientation]
+        if turned:
+            top, left, height, width = left, top, width, height
+        if -2 in flips:
+            top = self.stored[0] - top - height
+        if -1 in flips:
+            left = self.stored[1] - left - width
+        return upright(self.take(top, left, height, width), self.orientation)
+
+
+def upright(images: Tensor, orientation: int) -> Tensor:
+    """(N, C, H, W) as the file has it, turned as its EXIF orientation (1 to 8) says."""
+    flips, turned = _UPRIGHT[orientation]
+    images = images.flip(flips) if flips else images
+    return images.transpose(-2, -1) if turned else images
+
+
+def orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF counts; 1 where there is none, or none that can be read."""
+    try:
+        with _PROCESS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Corrupt EXIF data"
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return int(found) if found in _UPRIGHT else 1
+    except Exception:  # EXIF that cannot be parsed says nothing about orientation
+        return 1
+
+
+def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
+    """A picture of which only the header is read; of an icon, whose header does not know its size, all of it.
+
+    Args:
+        file: seekable.
+        what: how messages call it.
+        limit: most pixels it may have, instead of Pillow's own limit; None for any number.
+
+    Raises:
+        InputError: when it has more.
+        UnidentifiedImageError: when no plugin of Pillow's knows it. Plugins raise other errors for broken files.
+
+    Examples:
+        >>> with open("gen.png", "rb") as file:
+        ...     identify(file, "gen.png", 1_000_000).size
+        (512, 512)
+    """
+    icon = file.read(4) in (b"\0\0\1\0", b"icns")
+    image = None
+    if not icon:
+        with suppress(Image.DecompressionBombError):  # a plugin asked for Pillow's limit itself
+            image = _open(file)
+    if image is None:
+        try:
+            with _pillow_limit(limit):
+                image = _open(file)
+                if icon:
+                    image.load()
+        except Image.DecompressionBombError:
+            raise _too_large(what, "more megapixels", limit) from None
+    if limit is not None and image.width * image.height > limit:
+        raise _too_large(what, f"{image.width * image.height / 1e6:g} megapixels, more", limit)
+    return image
+
+
+def _too_large(what: str, count: str, limit: int | None) -> InputError:
+    return InputError(
+        f"{what}: has {count} than the limit of {(limit or 0) / 1e6:g}; to score it all the same set "
+        "aigciqa.image.MAX_PIXELS (--max-pixels on the command line)"
+    )
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """`PIL.Image.open` without its check of the size, whose limit is one for the whole process."""
+    file.seek(0)
+    prefix = file.read(16)
+    for load_plugins in (Image.preinit, Image.init):  # the common ones, then all
+        load_plugins()
+        for name in tuple(Image.ID):
+            factory, accepts = Image.OPEN[name]
+            # what a plugin raises when the picture is not of its kind after all
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                if accepts is None or accepts(prefix) is True:
+                    file.seek(0)
+                    return factory(file, "")
+    raise UnidentifiedImageError
+
+
+@contextmanager
+def _pillow_limit(limit: int | None) -> Iterator[None]:
+    """For plugins that ask for Pillow's limit themselves as they open or decode, such as those of icons.
+
+    The limit is one for all threads, so it is another one only here, where few pictures come by.
+    """
+    with _PROCESS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limit is None else (limit + 1) // 2  # refuses more than twice that
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def decode_jpeg(image: Image.Image, file: IO[bytes]) -> Tensor | None:
+    """(1, 3, H, W) of a colour JPEG in 3 bytes a pixel, of which Pillow takes 4; None for Pillow to decode it.
+
+    Both decode with libjpeg-turbo, to the same pixels.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
+        return None
+    file.seek(0)
+    data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    try:
+        from torchvision import io  # type: ignore[import-untyped]
+
+        pixels = io.decode_jpeg(data, io.ImageReadMode.RGB)[None]
+    except (ImportError, AttributeError, DeprecationWarning):  # deprecated since torchvision 0.29
+        return None
+    except RuntimeError:  # built without libjpeg; or the file is broken, which Pillow will say in its words
+        return None
+    return pixels if pixels.shape[-2:] == (image.height, image.width) else None
