@@ -1,0 +1,260 @@
+"""What to score: files, folders, globs, lists, manifests and tar shards, each picture with its reference.
+
+Nothing is collected: folders are walked, tables and archives read, as items are asked for. In memory are only
+the names in the folders that are open and, where references are matched by stem, the references' names.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from .containers import MANIFESTS, SHARDS, read_manifest, read_tar
+from .errors import InputError
+from .pairing import Pair, Unpaired, pairing
+from .walking import is_glob, is_magic, pictures, shown, some, there, walk
+
+SHOWN = 10  # unpaired pictures that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture to score.
+
+    Args:
+        picture: what results call it: the path as found, or ``shard.tar/member.jpg``.
+        reference: likewise; None where there is none.
+        data: the encoded picture, where `picture` is not the path of a file.
+        reference_data: the encoded reference, where `reference` is not the path of a file.
+    """
+
+    picture: str
+    reference: str | None = None
+    data: bytes | None = None
+    reference_data: bytes | None = None
+
+
+Found: TypeAlias = tuple[Item, Path | None]  # and the folder, glob's folder or shard that it was found in
+
+
+def find_items(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    reference: str | os.PathLike[str] | None = None,
+    reference_pattern: str | None = None,
+    picture_column: str = "picture",
+    reference_column: str = "reference",
+    stdin: IO[str] | None = None,
+    shard: tuple[int, int] | None = None,
+) -> "Items":
+    """Say what is to be scored, without reading it yet.
+
+    A folder gives every picture below it, hidden ones left out, folder by folder in natural order (``img2``
+    before ``img10``). A glob (``**`` for folders of any depth) gives files in the same order. ``-`` gives the
+    paths on standard input, one a line, or ended by NUL as ``find -print0`` writes them. A manifest (``.csv``,
+    ``.tsv``, ``.parquet``) names pictures, and may name references, relative to its own folder. A tar shard
+    (``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz``) has one picture in each sample, which is what
+    shares a name up to the first dot, and may have its reference beside it as ``key.ref.jpg`` or
+    ``key.reference.jpg``. Any other name is taken for a picture, whatever its ending, there or not.
+
+    References for PKU-I2IQA: ``find_items(["Generated_image/All"], reference="Image_prompt",
+    reference_pattern="{1:d}.jpg")`` pairs ``SD_000_00.jpg`` with ``0.jpg``.
+
+    Args:
+        sources: any of the above; what is named twice is scored twice.
+        reference: a file, the reference of all; or a folder, whose files are matched by path and stem below
+            the source, or else by a stem that is there once.
+        reference_pattern: a path, below the folder `reference` where that is given, with fields: ``{0}``,
+            ``{1}``, ... (the picture's stem split at ``_``, or at ``-`` where it has no ``_``), ``{stem}``,
+            ``{name}``, ``{suffix}`` (with its dot), ``{parent}`` (its folder's name). ``{1:d}`` makes a number
+            of it, so 000 becomes 0.
+        picture_column: the manifests' column of pictures.
+        reference_column: the manifests' column of references, empty where a picture has none; it may be
+            absent when it is not named here.
+        stdin: where ``-`` reads from; None for standard input.
+        shard: (i, n), 1 <= i <= n: every n-th item beginning with the i-th.
+
+    Raises:
+        InputError: for a folder, manifest, shard or reference that is not there, or a wrong argument.
+
+    Examples:
+        >>> for item in find_items(["*.png"], reference="ref.png"):
+        ...     print(item.picture, item.reference)
+        gen.png ref.png
+        ref.png ref.png
+        >>> find_items(["gen.png"], reference_pattern="ref{suffix}").check()
+        1
+    """
+    if isinstance(sources, str | os.PathLike):
+        raise InputError(f"sources is one name; pass a list: [{os.fspath(sources)!r}]")
+    names = [os.fspath(source) for source in sources]
+    if not names:
+        raise InputError("nothing to score: name files, folders, globs, manifests, tar shards, or -")
+    if names.count("-") > 1:
+        raise InputError("- may be given once: standard input can be read only once")
+    for name in names:
+        _check_source(name)
+    first, every = shard or (1, 1)
+    if not 1 <= first <= every:
+        raise InputError(f"shard must be (i, n) with 1 <= i <= n, not {shard}")
+    pair = pairing(None if reference is None else os.fspath(reference), reference_pattern)
+    return Items(names, pair, (picture_column, reference_column), stdin, (first, every))
+
+
+def _check_source(name: str) -> None:
+    if not isinstance(name, str):
+        raise InputError(f"a source is bytes, {name!r}; pass os.fsdecode(...) of it")
+    if not name or "\0" in name:
+        raise InputError(f"{name!r} is not the name of anything")
+    if name == "-" or is_glob(name) or there(Path(name).exists):
+        return
+    if name.lower().endswith(SHARDS + MANIFESTS) or name.endswith(("/", os.sep)):
+        raise InputError(f"{shown(name)}: there is no such file or folder; check its name")
+
+
+class Items:
+    """The items of `find_items`; going through them again gives the same ones in the same order."""
+
+    def __init__(
+        self,
+        sources: list[str],
+        pair: Pair | None,
+        columns: tuple[str, str],
+        stdin: IO[str] | None,
+        shard: tuple[int, int],
+    ):
+        self._sources = sources
+        self._pair = pair
+        self._columns = columns
+        self._stdin = stdin
+        self._shard = shard
+
+    def __iter__(self) -> Iterator[Item]:
+        """Read and pair one item after another.
+
+        Raises:
+            InputError: for a source that cannot be read or has nothing in it, and at the first picture that
+                has no reference or several; `check` finds these beforehand.
+        """
+        for item, place in self._mine(read=True):
+            paired = self._paired(item, place)
+            if isinstance(paired, Unpaired):
+                raise InputError(str(paired))
+            yield paired
+
+    def check(self) -> int:
+        """Go through all items of this shard, without reading pictures, and see that each has its reference.
+
+        Returns:
+            How many items there are.
+
+        Raises:
+            InputError: listing pictures that have no reference or several; or a source that cannot be read.
+        """
+        count = unmatched = ambiguous = 0
+        listed: list[Unpaired] = []
+        for item, place in self._mine(read=False):
+            count += 1
+            paired = self._paired(item, place)
+            if isinstance(paired, Unpaired):
+                unmatched += not paired.several
+                ambiguous += paired.several
+                if len(listed) < SHOWN:
+                    listed.append(paired)
+        if listed:
+            more = unmatched + ambiguous - len(listed)
+            raise InputError(
+                f"of {count} pictures {unmatched} have no reference and {ambiguous} have several; correct the "
+                "names, or say how they go together with a pattern, such as '{stem}.png' or '{1:d}.jpg':\n"
+                + "\n".join(f"  {one}" for one in listed)
+                + (f"\n  and {more} more" if more else "")
+            )
+        return count
+
+    def _mine(self, read: bool) -> Iterator[Found]:
+        """The shard's part. Tar members are read only if `read`, and not those of other parts."""
+        first, every = self._shard
+        number = 0
+
+        def is_mine() -> bool:
+            return number % every == first - 1
+
+        for source in self._sources:
+            for found in self._expand(source, lambda: read and is_mine()):
+                if is_mine():
+                    yield found
+                number += 1
+
+    def _paired(self, item: Item, place: Path | None) -> Item | Unpaired:
+        if self._pair is None:
+            return item
+        if item.reference is not None:
+            raise InputError(
+                f"{shown(item.picture)} comes with the reference {shown(item.reference)}; give no other by "
+                "reference or reference_pattern, or take that column or member out"
+            )
+        reference = self._pair(item.picture, place)
+        return reference if isinstance(reference, Unpaired) else replace(item, reference=reference)
+
+    def _expand(self, source: str, wanted: Callable[[], bool]) -> Iterator[Found]:
+        path = Path(source)
+        if source == "-":
+            listed = ((Item(name), None) for name in self._list())
+            yield from some(listed, "-: no path came on standard input")
+        elif there(path.is_dir):
+            found = ((Item(str(picture)), path) for picture in pictures(path))
+            yield from some(
+                found, f"{shown(source)}: no picture in this folder; name tables and shards by themselves"
+            )
+        elif is_glob(source):
+            start = next(i for i, part in enumerate(path.parts) if is_magic(part))
+            place, parts = Path(*path.parts[:start]), path.parts[start:]
+            files = walk(place, parts + ("*",) * (parts[-1] == "**")) if there(place.is_dir) else iter(())
+            for file in some(files, f"{shown(source)}: no file matches; check the pattern"):
+                yield from self._file(str(file), place, wanted)
+        else:
+            yield from self._file(source, None, wanted)
+
+    def _file(self, name: str, place: Path | None, wanted: Callable[[], bool]) -> Iterator[Found]:
+        path = Path(name)
+        if name.lower().endswith(SHARDS):
+            yield from some(
+                ((Item(*sample), path) for sample in read_tar(path, wanted)),
+                f"{shown(name)}: no picture in this shard",
+            )
+        elif name.lower().endswith(MANIFESTS):
+            listed = ((Item(*row), None) for row in read_manifest(path, *self._columns))
+            yield from some(listed, f"{shown(name)}: no row in this table")
+        else:
+            yield Item(name), place
+
+    @cached_property
+    def _stored_list(self) -> tuple[IO[bytes], bytes]:
+        """Standard input, kept in a file so that it can be gone through again, and what separates its paths."""
+        stdin = self._stdin or sys.stdin
+        binary = getattr(stdin, "buffer", None)  # text has lost carriage returns, or refuses some bytes
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        separator = b"\n"
+        while block := binary.read(1 << 16) if binary else os.fsencode(stdin.read(1 << 16)):
+            file.write(block)
+            if b"\0" in block:
+                separator = b"\0"
+        return file, separator
+
+    def _list(self) -> Iterator[str]:
+        file, separator = self._stored_list
+        position, rest, block = 0, b"", b" "
+        while block:
+            file.seek(position)
+            block = file.read(1 << 16)
+            position += len(block)
+            *names, rest = (rest + block).split(separator) if block else [rest, b""]
+            for name in names:
+                if separator == b"\n":
+                    name = name.removesuffix(b"\r") if name.strip() else b""
+                if name:
+                    yield os.fsdecode(name)
