@@ -1,12 +1,23 @@
 """The command line. Heavy imports wait until there is something to score, so that ``--help`` is instant."""
 
 import json
-from typing import Any
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
-from .errors import AigciqaError
+from .errors import AigciqaError, InputError
+
+if TYPE_CHECKING:
+    from .config import MetricConfig
+    from .records import Row
+    from .sources import Item
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
 
@@ -27,67 +38,292 @@ class Command(click.Command):
             ctx.exit(2)
 
 
+def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """``2/5``: the second of five."""
+    if value is None:
+        return None
+    first, _, every = value.partition("/")
+    if not (first.isdecimal() and every.isdecimal() and 1 <= int(first) <= int(every)):
+        raise click.BadParameter(f"{value!r} is not like 2/5, the second of five")
+    return int(first), int(every)
+
+
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("generated", nargs=-1, required=True, metavar="PICTURE...")
-@click.option("--ref", "reference", metavar="FILE", help="The image prompt that the pictures came from.")
+@click.argument("sources", nargs=-1, required=True, metavar="PICTURES...")
+@click.option(
+    "--ref",
+    "reference",
+    metavar="PATH",
+    help="The image prompt of all, or a folder in which each picture's has the same stem.",
+)
+@click.option(
+    "--ref-pattern",
+    metavar="PATTERN",
+    help="How a reference is named after its picture, below the folder --ref, such as '{1:d}.jpg' for SD_007_00.jpg. "
+    "Fields: {0}, {1}, ... (parts of the stem), {stem}, {name}, {suffix}, {parent}.",
+)
+@click.option("--picture-column", default="picture", show_default=True, help="Of manifests.")
+@click.option("--reference-column", default="reference", show_default=True, help="Of manifests.")
+@click.option("--shard", metavar="I/N", callback=_part, help="Score only every N-th picture, from the I-th.")
 @click.option(
     "--metric",
     metavar="NAME",
-    help="A named metric, a checkpoint folder or a Hub repository (org/repo@revision).  "
-    "[default: fr-aigciqa with --ref, else nr-aigciqa]",
+    help="A named metric, a checkpoint folder, a Hub repository (org/repo@revision) or an exported .onnx file.  "
+    "[default: fr-aigciqa where there are references, else nr-aigciqa]",
 )
 @click.option(
     "--dimension", metavar="NAME", help="Show only this dimension, such as quality.  [default: all]"
 )
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: cuda where there is one]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write rows to a .csv, .tsv, .jsonl or .parquet file; if it is there, go on where it stopped.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "tsv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="Of what is printed without --output.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, in the end.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["row", "stop"]),
+    default="row",
+    show_default=True,
+    help="Give a picture that cannot be scored a row with its error, or stop.",
+)
+@click.option(
+    "--device",
+    "devices",
+    metavar="DEVICE",
+    multiple=True,
+    help="cpu, cuda, cuda:1, ...; several share the work.  [default: cuda where there is one]",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Pictures per forward pass.  [default: by device]")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Threads that decode.  [default: one per core, at most 8]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Half precision is faster on GPUs, and moves scores a little.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network first; for many pictures.")
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "onnx", "ray"]),
+    default="torch",
+    show_default=True,
+    help="Compute with PyTorch or onnxruntime here, or on a Ray cluster.",
+)
+@click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger pictures.  [default: 256000000]")
 @click.option("--offline", is_flag=True, default=None, help="Use only what is on this machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.version_option(__version__, package_name="aigciqa")
+@click.pass_context
 def score(
-    generated: tuple[str, ...],
+    ctx: click.Context,
+    /,
+    sources: tuple[str, ...],
     reference: str | None,
+    ref_pattern: str | None,
+    picture_column: str,
+    reference_column: str,
+    shard: tuple[int, int] | None,
     metric: str | None,
     dimension: str | None,
-    device: str | None,
-    offline: bool | None,
+    output: str | None,
+    form: str,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Score AI-generated pictures. Higher is better.
 
     \b
-    aigciqa-score gen.png                  judge the picture alone
-    aigciqa-score gen.png --ref ref.png    judge it beside its image prompt
+    aigciqa-score gen.png                    judge the picture alone
+    aigciqa-score gen.png --ref ref.png      judge it beside its image prompt
+    aigciqa-score generated/ --ref prompts/ -o scores.csv
+    find . -name '*.png' | aigciqa-score - --format jsonl
 
-    Exits with 0, or with 2 when something could not be scored.
+    PICTURES are files, folders, globs, manifests (.csv, .tsv, .parquet), tar shards (WebDataset), or - for a list
+    of paths on standard input.
+
+    Exits with 0; with 1 when a picture could not be scored; with 2 when nothing was begun.
     """
-    from .registry import create_metric
+    from .sources import find_items
 
-    name = metric or ("fr-aigciqa" if reference else "nr-aigciqa")
-    model = create_metric(name, dimension=dimension, device=device, offline=offline)
-    config = model.config
-    shown = [model.dimension] if dimension else list(config.dimensions)
-    scores = model.predict(list(generated), reference)
-    rows = [{d: scores[d][i].item() for d in shown} for i in range(len(generated))]
-    if as_json:
-        report = {
-            "metric": config.name,
-            "sha256": config.sha256,
-            "revision": config.revision,
-            "labels": config.provenance["labels"],
-            "score_range": config.score_range,
-            "results": [
-                {"picture": picture, "reference": reference, "scores": row}
-                for picture, row in zip(generated, rows, strict=True)
-            ],
-        }
-        click.echo(json.dumps(report, indent=2))
-        return
-    low, high = config.score_range
-    width = max(len("picture"), *map(len, generated))
-    click.echo("  ".join([f"{'picture':<{width}}", *shown]))
-    for picture, row in zip(generated, rows, strict=True):
-        click.echo("  ".join([f"{picture:<{width}}", *(f"{row[d]:>{len(d)}.2f}" for d in shown)]))
-    click.echo(
-        f"\n{config.name} {config.revision or ''} (sha256 {config.sha256[:12]}), scale {low:g} to {high:g}, "
-        f"learned from {config.provenance['labels']}"
+    items = find_items(
+        sources,
+        reference=reference,
+        reference_pattern=ref_pattern,
+        picture_column=picture_column,
+        reference_column=reference_column,
+        shard=shard,
     )
+    count = items.check()
+    paired = any(item.reference is not None for item in items.head())
+    scorer = Scorer(metric or ("fr-aigciqa" if paired else "nr-aigciqa"), dimension, **how)
+    name, mode = scorer.config.name, scorer.config.mode
+    if mode == "FR" and not paired:
+        raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
+    if mode == "NR" and (reference or ref_pattern):
+        raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
+    try:
+        failed = _run(
+            scorer, map(_alone, items) if mode == "NR" else items, count, output, "json" if as_json else form
+        )
+    except KeyboardInterrupt:
+        kept = f"; {output} keeps what is done, and the same command goes on from there" if output else ""
+        click.echo(f"interrupted{kept}", err=True)
+        ctx.exit(130)
+    ctx.exit(1 if failed else 0)
+
+
+def _alone(item: "Item") -> "Item":
+    """Without the reference that a manifest or a shard has beside it."""
+    return replace(item, reference=None, reference_data=None)
+
+
+class Scorer:
+    """A metric and how to run it, as the options say."""
+
+    def __init__(self, name: str, dimension: str | None, **how: Any):
+        from . import image
+
+        self.how = how
+        self.engine: str = how["engine"]
+        if how["max_pixels"]:
+            image.MAX_PIXELS = how["max_pixels"]
+        self.metric = self._metric(name, dimension)
+        self.config: MetricConfig = self.metric.config
+        self.dimensions = [self.metric.dimension] if dimension else list(self.config.dimensions)
+        self.stamp = f"{self.config.name}@{self.config.revision or 'local'} sha256:{self.config.sha256[:12]}"
+        if self.half():
+            self.stamp += f" {how['precision']}"
+
+    def _metric(self, name: str, dimension: str | None) -> Any:
+        from .registry import create_metric
+
+        device = self.how["devices"][0] if self.how["devices"] else None
+        return create_metric(
+            name,
+            dimension=dimension,
+            device=device,
+            batch_size=self.how["batch_size"],
+            offline=self.how["offline"],
+        )
+
+    def half(self) -> bool:
+        """Whether to compute in half precision."""
+        precision = self.how["precision"]
+        if precision != "fp32" and self.metric.device.type == "cpu":
+            click.echo(f"warning: {precision} is slow on most CPUs; computing in fp32", err=True)
+            self.how["precision"] = "fp32"
+            return False
+        return bool(precision != "fp32")
+
+    def rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
+        """With the dimensions that are shown."""
+        for row in self._rows(items):
+            if row.scores is not None and len(row.scores) > len(self.dimensions):
+                row = replace(row, scores={d: row.scores[d] for d in self.dimensions})
+            yield row
+
+    def _rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
+        import torch
+
+        from .scoring import score_items
+
+        if self.how["precision"] != "fp32":
+            self.metric.to({"fp16": torch.float16, "bf16": torch.bfloat16}[self.how["precision"]])
+        return score_items(
+            self.metric,
+            items,
+            on_error=self.how["on_error"],
+            workers=self.how["workers"],
+            devices=self.how["devices"] or None,
+            compiled=self.how["compiled"],
+        )
+
+
+def _run(scorer: Scorer, items: "Iterable[Item]", count: int, output: str | None, form: str) -> int:
+    """Score and write; the number of pictures that could not be scored."""
+    from tqdm import tqdm
+
+    from .results import open_results, stream_rows
+    from .summary import Summary, print_table
+
+    summary = Summary(scorer.dimensions)
+    remaining = iter(items)
+    with open_results(Path(output), scorer.dimensions, scorer.stamp) if output else nullcontext() as file:
+        if file is not None:
+            for number, row in enumerate(file.rows(), 1):
+                _check_same(row, next(remaining, None), number, output or "")
+                summary.add(row)
+        done, begun = summary.count, time.monotonic()
+        hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())
+        bar = tqdm(total=count, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
+
+        def rows() -> "Iterator[Row]":
+            for row in scorer.rows(remaining):
+                summary.add(row)
+                bar.update()
+                yield row
+
+        with bar:
+            if file is not None:
+                for row in rows():
+                    file.write([row])
+            elif form == "json":
+                _print_json(rows(), scorer.config)
+            elif form == "table":
+                print_table(rows(), scorer.dimensions, click.echo)
+            else:
+                stream_rows(rows(), form, scorer.dimensions, scorer.stamp, sys.stdout.buffer)
+        seconds = time.monotonic() - begun
+    if output or form != "json":
+        aside = not output and form != "table"  # standard output holds rows only
+        if summary.count > 1:
+            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done)), err=aside)
+        low, high = scorer.config.score_range
+        labels = scorer.config.provenance["labels"]
+        click.echo(f"\n{scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", err=aside)
+    return summary.failed
+
+
+def _check_same(row: "Row", item: "Item | None", number: int, output: str) -> None:
+    """A file goes on only with the pictures it was begun with."""
+    if item is None:
+        now = "there are fewer pictures"
+    elif row.picture != item.picture:
+        now = f"the picture is {item.picture!r}"
+    elif (row.reference or None) != (item.reference or None):
+        now = f"its reference is {item.reference!r}"
+    else:
+        return
+    beside = f" beside {row.reference!r}" if row.reference else ""
+    raise InputError(
+        f"{output}: row {number} is {row.picture!r}{beside}, but now {now}; to go on, name the same pictures, or "
+        "write to another file"
+    )
+
+
+def _print_json(rows: "Iterator[Row]", config: "MetricConfig") -> None:
+    report = {
+        "metric": config.name,
+        "sha256": config.sha256,
+        "revision": config.revision,
+        "labels": config.provenance["labels"],
+        "score_range": config.score_range,
+        "results": [
+            {"picture": row.picture, "reference": row.reference, "scores": row.scores}
+            | ({"error": row.error} if row.error else {})
+            for row in rows
+        ],
+    }
+    click.echo(json.dumps(report, indent=2))

@@ -143,7 +143,8 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
         data = picture.read()
         if not isinstance(data, bytes):
             raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
-        return _from_file(io.BytesIO(data), f"{what} ({getattr(picture, 'name', 'file object')})", held)
+        name = getattr(picture, "name", None)
+        return _from_file(io.BytesIO(data), name if isinstance(name, str) else f"{what} (file object)", held)
     raise InputError(
         f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
         "a PIL image, a numpy array, a tensor, or a list of these"

@@ -2,9 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from .image import Pictures
 from .model import load_network
 from .transform import normalise, preprocess, read_views
 from .weights import load_weights, parse_source
+
+if TYPE_CHECKING:
+    from .records import Row
 
 _LOADING = threading.Lock()
 
@@ -103,6 +106,10 @@ class Metric(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device if self.loaded else self._device
 
+    def batch(self, device: torch.device) -> int:
+        """Pictures per forward pass on a device: `batch_size`, or a size that suits it."""
+        return self.batch_size or max(1, (8 if device.type == "cpu" else 64) // self.config.transform.views)
+
     # -- scoring
 
     def forward(self, images: Pictures, references: Any = None) -> Tensor:
@@ -138,6 +145,55 @@ class Metric(nn.Module):
         """
         return dict(zip(self.config.dimensions, self._scores(images, references).unbind(1), strict=True))
 
+    def score_files(
+        self,
+        pictures: "str | os.PathLike[str] | Iterable[Any]",
+        references: "str | os.PathLike[str] | Iterable[Any] | None" = None,
+        *,
+        reference_pattern: str | None = None,
+        on_error: str = "row",
+        workers: int | None = None,
+        devices: "Sequence[str | torch.device] | None" = None,
+        compiled: bool = False,
+    ) -> "Iterator[Row]":
+        """Score any number of files on every dimension, in constant memory, decoding in threads.
+
+        Pictures and references of the same content are computed once, as far as a bounded cache reaches.
+
+        Args:
+            pictures: a file, folder, glob, manifest (``.csv``, ``.tsv``, ``.parquet``) or tar shard, or a list of
+                these, as `aigciqa.sources.find_items` takes them; or any iterable of paths or of
+                `aigciqa.sources.Item`.
+            references: one file for all; a folder, where a picture's reference has the same stem; or as many paths
+                as there are pictures.
+            reference_pattern: how a reference is named after its picture, see `aigciqa.sources.find_items`.
+            on_error: ``"row"`` to go on after a picture that cannot be scored, with a row that says why; ``"stop"``.
+            workers: threads that decode; None for one per core, at most 8.
+            devices: where to compute, side by side, such as ``["cuda:0", "cuda:1"]``; None for the metric's own.
+            compiled: run the network through `torch.compile`.
+
+        Yields:
+            A `aigciqa.records.Row` for each picture, in order, as it is done.
+
+        Raises:
+            InputError: for pictures without their reference, and with ``on_error="stop"`` for the first picture that
+                cannot be scored.
+            CheckpointError: when the checkpoint cannot be opened.
+
+        Examples:
+            >>> for row in Metric("nr-aigciqa", device="cpu").score_files(["gen.png", "ref.png"]):
+            ...     print(row.picture, row.scores)
+            gen.png {'quality': ..., 'authenticity': ...}
+            ref.png {'quality': ..., 'authenticity': ...}
+        """
+        from .scoring import score_items
+        from .sources import as_items
+
+        items = as_items(pictures, references, reference_pattern)
+        return score_items(
+            self, items, on_error=on_error, workers=workers, devices=devices, compiled=compiled
+        )
+
     def _scores(self, images: Pictures, references: Any) -> Tensor:
         """(N, dimensions), float32."""
         if self.metric_mode == "NR" and references is not None:
@@ -162,9 +218,7 @@ class Metric(nn.Module):
     def _batches(self, pictures: Pictures) -> Iterator[Tensor]:
         """Preprocessed pictures, `batch_size` at a time, so that memory does not grow with their number."""
         parameter = next(self.network.parameters())
-        size = self.batch_size or max(
-            1, (8 if parameter.device.type == "cpu" else 64) // self.config.transform.views
-        )
+        size = self.batch(parameter.device)
         waiting: list[Tensor] = []
         transform = self.config.transform
         for picture, what in image.each(pictures):

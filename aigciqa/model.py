@@ -36,6 +36,7 @@ class Network(nn.Module):
         self.backbone: Backbone | Stages = (
             Stages(net, config) if config.feature == "stages" else Backbone(net, config.feature)
         )
+        self.width: int = self.backbone.width  # of `features`
         self.parts = self.backbone.parts * {"full": 2 + self.compares}.get(config.reference, 1)
         width = sum(self.parts)
         self.head = Head(width, config.hidden or width // 2, len(config.dimensions))

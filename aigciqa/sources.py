@@ -4,14 +4,15 @@ Nothing is collected: folders are walked, tables and archives read, as items are
 the names in the folders that are open and, where references are matched by stem, the references' names.
 """
 
+import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from .containers import MANIFESTS, SHARDS, read_manifest, read_tar
 from .errors import InputError
@@ -19,6 +20,7 @@ from .pairing import Pair, Unpaired, pairing
 from .walking import is_glob, is_magic, pictures, shown, some, there, walk
 
 SHOWN = 10  # unpaired pictures that an error lists
+_NONE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,44 @@ def find_items(
     return Items(names, pair, (picture_column, reference_column), stdin, (first, every))
 
 
+def as_items(pictures: Any, references: Any = None, reference_pattern: str | None = None) -> Iterable[Item]:
+    """What `Metric.score_files` is given, as items.
+
+    Raises:
+        InputError: as `find_items` and `Items.check` do; on going through them, when there are not as many
+            references as pictures.
+
+    Examples:
+        >>> [item.reference for item in as_items(["gen.png", "ref.png"], ["ref.png", None])]
+        ['ref.png', None]
+    """
+    one_for_all = references is None or isinstance(references, str | os.PathLike)
+    if isinstance(pictures, str | os.PathLike):
+        pictures = [pictures]
+    named = isinstance(pictures, list | tuple) and not any(isinstance(p, Item) for p in pictures)
+    if named and one_for_all:
+        found = find_items(pictures, reference=references, reference_pattern=reference_pattern)
+        if references is not None or reference_pattern is not None:
+            found.check()
+        return found
+    if reference_pattern is not None or (one_for_all and references is not None):
+        raise InputError(
+            "one reference for all, or a pattern, goes with a list of names; pass list(pictures)"
+        )
+    if references is None:
+        return (p if isinstance(p, Item) else Item(os.fspath(p)) for p in pictures)
+    return _zipped(pictures, references)
+
+
+def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
+    both: Iterable[tuple[Any, Any]] = itertools.zip_longest(pictures, references, fillvalue=_NONE)
+    for number, (picture, reference) in enumerate(both):
+        if picture is _NONE or reference is _NONE:
+            side = "references" if picture is _NONE else "pictures"
+            raise InputError(f"there are more {side} than {number}; pass as many of both, in the same order")
+        yield Item(os.fspath(picture), None if reference is None else os.fspath(reference))
+
+
 def _check_source(name: str) -> None:
     if not isinstance(name, str):
         raise InputError(f"a source is bytes, {name!r}; pass os.fsdecode(...) of it")
@@ -141,10 +181,7 @@ class Items:
                 has no reference or several; `check` finds these beforehand.
         """
         for item, place in self._mine(read=True):
-            paired = self._paired(item, place)
-            if isinstance(paired, Unpaired):
-                raise InputError(str(paired))
-            yield paired
+            yield self._whole(item, place)
 
     def check(self) -> int:
         """Go through all items of this shard, without reading pictures, and see that each has its reference.
@@ -175,6 +212,14 @@ class Items:
             )
         return count
 
+    def head(self) -> list[Item]:
+        """The first item alone, without the content of a tar's; empty when this shard has none.
+
+        Raises:
+            InputError: as going through them does.
+        """
+        return [self._whole(item, place) for item, place in itertools.islice(self._mine(read=False), 1)]
+
     def _mine(self, read: bool) -> Iterator[Found]:
         """The shard's part. Tar members are read only if `read`, and not those of other parts."""
         first, every = self._shard
@@ -188,6 +233,12 @@ class Items:
                 if is_mine():
                     yield found
                 number += 1
+
+    def _whole(self, item: Item, place: Path | None) -> Item:
+        paired = self._paired(item, place)
+        if isinstance(paired, Unpaired):
+            raise InputError(str(paired))
+        return paired
 
     def _paired(self, item: Item, place: Path | None) -> Item | Unpaired:
         if self._pair is None:

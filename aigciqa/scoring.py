@@ -1,0 +1,317 @@
+"""Many pictures to scores: decoding in threads, the network beside it, every distinct picture computed once.
+
+Items go in, rows come out in the same order. Between them lie three bounded queues: items being opened, batches
+being computed, and distinct pictures whose features are kept. So memory does not depend on how many items there are.
+"""
+
+import copy
+import hashlib
+import io
+import itertools
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .config import MetricConfig
+from .errors import InputError
+from .records import Row
+from .sources import Item
+from .transform import normalise, read_views
+
+if TYPE_CHECKING:
+    from .metric import Metric
+
+CACHE = 32 << 20  # bytes of features that are kept
+THREADS = 8  # that decode, at most
+WHOLE = 16 << 20  # bytes; larger files are not held in memory beside the decoded picture
+
+
+class Distinct:
+    """A picture by its content: first decoded, then queued for the network, then its features."""
+
+    def __init__(self, name: str):
+        self.name = name  # of the first item that had it
+        self.decoded: Future[None] = Future()
+        self.views: Tensor | None = None  # what the network sees, until it has
+        self.queued = False
+        self.features: Future[Tensor] = Future()
+
+
+class Cache:
+    """The distinct pictures seen last, by digest of their content.
+
+    Args:
+        limit: how many are kept.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.known: OrderedDict[bytes, Distinct] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def claim(self, digest: bytes, name: str) -> tuple[Distinct, bool]:
+        """The picture of that content, and whether it is new, to be decoded by the caller."""
+        with self.lock:
+            found = self.known.get(digest)
+            if found is not None:
+                self.known.move_to_end(digest)
+                return found, False
+            made = self.known[digest] = Distinct(name)
+            if len(self.known) > self.limit:
+                self.known.popitem(last=False)
+            return made, True
+
+
+@dataclass
+class Opened:
+    """An item whose pictures are being decoded."""
+
+    item: Item
+    generated: Distinct
+    reference: Distinct | None
+
+
+class Runner:
+    """A network on one device, as a thread that computes batches in turn.
+
+    Args:
+        network: has ``features`` and ``regress``, as `aigciqa.model.Network`.
+        config: its config.
+        device: where it is; None for a network that takes views as they are.
+        compiled: run it through `torch.compile`.
+        threads: of torch on a CPU; None to leave that alone.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        config: MetricConfig,
+        device: torch.device | None,
+        size: int,
+        compiled: bool = False,
+        threads: int | None = None,
+    ):
+        self.network, self.config, self.device, self.size = network, config, device, size
+        self.padded = compiled
+        self.compute: Any = torch.compile(network.features) if compiled else network.features
+        begin = None if threads is None else lambda: torch.set_num_threads(threads)
+        self.thread = ThreadPoolExecutor(1, initializer=begin)
+
+    def submit(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> "Future[list[Row]]":
+        return self.thread.submit(self._run, new, rows)
+
+    @torch.inference_mode()
+    def _run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
+        try:
+            features = self._features([d.views for d in new if d.views is not None])
+        except BaseException as error:
+            for distinct in new:
+                distinct.features.set_exception(error)  # other runners may wait for it
+            raise
+        for distinct, found in zip(new, features, strict=True):
+            distinct.features.set_result(found)
+            distinct.views = None
+        there = [row for row in rows if isinstance(row, Opened)]
+        scores = iter(self._scores(there) if there else ())
+        return [self._row(row.item, next(scores)) if isinstance(row, Opened) else row for row in rows]
+
+    def _features(self, views: list[Tensor]) -> list[Tensor]:
+        found: list[Tensor] = []
+        while len(found) < len(views):
+            some = views[len(found) : len(found) + self.size]
+            try:
+                found += self._computed(some)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                self.size = len(some) // 2
+                torch.cuda.empty_cache()
+        return found
+
+    def _computed(self, views: list[Tensor]) -> list[Tensor]:
+        batch = torch.cat(views + views[-1:] * (self.size - len(views) if self.padded else 0))
+        if self.device is not None:
+            batch = normalise(batch.to(self.device), self.config.transform)
+            batch = batch.to(next(self.network.parameters()).dtype)
+        return list(self.compute(batch)[: len(views)])
+
+    def _scores(self, rows: Sequence[Opened]) -> list[list[float]]:
+        def stacked(seen: Iterable[Distinct]) -> Tensor:
+            return torch.stack([d.features.result().to(self.device) for d in seen])
+
+        generated = stacked(row.generated for row in rows)
+        if self.config.mode == "NR":
+            return self.network.regress(generated).float().tolist()
+        if self.config.mode == "FR":
+            reference = stacked(row.reference for row in rows if row.reference is not None)
+        else:  # partial reference, without which the picture stands for itself
+            reference = stacked(row.reference or row.generated for row in rows)
+        return self.network.regress(generated, reference).float().tolist()
+
+    def _row(self, item: Item, scores: list[float]) -> Row:
+        found = dict(zip(self.config.dimensions, scores, strict=True))
+        try:
+            return Row(item.picture, item.reference, found)
+        except InputError as error:
+            return Row(item.picture, item.reference, None, str(error))
+
+
+def score_items(
+    metric: "Metric",
+    items: Iterable[Item],
+    *,
+    on_error: str = "row",
+    workers: int | None = None,
+    devices: Sequence[str | torch.device] | None = None,
+    compiled: bool = False,
+) -> Iterator[Row]:
+    """Score pictures as they come, in their order; `Metric.score_files` says how.
+
+    Args:
+        metric: does it.
+        items: what to score; read only a little ahead.
+        on_error: ``"row"`` to go on after a picture that cannot be scored, with a row that says why; ``"stop"``.
+        workers: threads that decode; None for one per core, at most 8.
+        devices: where to compute, side by side; None for where the metric is.
+        compiled: run the network through `torch.compile`.
+
+    Yields:
+        A row for each item.
+
+    Raises:
+        InputError: with ``on_error="stop"``, for the first picture that cannot be scored.
+    """
+    if on_error not in ("row", "stop"):
+        raise InputError(f"on_error must be row or stop, not {on_error!r}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, not {workers}")
+    with ExitStack() as stack:
+        runners = _runners(metric, devices, compiled)
+        for runner in runners:
+            stack.enter_context(runner.thread)
+        for rows in _pipeline(metric, items, runners, workers or min(THREADS, _cores())):
+            for row in rows:
+                if on_error == "stop" and row.error:
+                    raise InputError(row.error)
+                yield row
+
+
+def _pipeline(
+    metric: "Metric", items: Iterable[Item], runners: Sequence[Runner], workers: int
+) -> Iterator[list[Row]]:
+    config = metric.config
+    size = runners[0].size
+    cache = Cache(max(4 * size, CACHE // (4 * metric.network.width)))
+    opening: deque[Future[Opened]] = deque()
+    computing: deque[Future[list[Row]]] = deque()
+    remaining = iter(items)
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        try:
+            for turn in itertools.count():
+                rows: list[Opened | Row] = []
+                new: list[Distinct] = []
+                while len(new) < size and len(rows) < 4 * size:
+                    wanted = 2 * (size + workers) - len(opening)
+                    opening.extend(
+                        pool.submit(_open, item, config, cache)
+                        for item in itertools.islice(remaining, wanted)
+                    )
+                    if not opening:
+                        break
+                    rows.append(_queued(opening.popleft().result(), new))
+                if rows:
+                    computing.append(runners[turn % len(runners)].submit(new, rows))
+                while computing and (not rows or len(computing) > 2 * len(runners)):
+                    yield computing.popleft().result()
+                if not rows:
+                    return
+        finally:
+            for future in itertools.chain[Future[Any]](opening, computing):
+                future.cancel()
+
+
+def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
+    """Decode what is new of an item."""
+    if config.mode == "NR" and item.reference is not None:
+        problem = (
+            f"{item.picture}: {config.name} judges a picture alone; give no reference, or use fr-aigciqa"
+        )
+    elif config.mode == "FR" and item.reference is None:
+        problem = f"{item.picture}: has no reference, which {config.name} needs; or use nr-aigciqa"
+    else:
+        generated = _distinct(item.picture, item.data, config, cache)
+        reference = item.reference and _distinct(item.reference, item.reference_data, config, cache)
+        return Opened(item, generated, reference or None)
+    refused = Distinct(item.picture)
+    refused.decoded.set_exception(InputError(problem))
+    return Opened(item, refused, None)
+
+
+def _distinct(name: str, data: bytes | None, config: MetricConfig, cache: Cache) -> Distinct:
+    try:
+        digest, content = _content(name, data)
+        found, new = cache.claim(digest, name)
+    except (OSError, ValueError):  # decoding will say what is wrong
+        content, found, new = name, Distinct(name), True
+    if new:
+        try:
+            found.views = read_views(content, config.transform, name)
+            found.decoded.set_result(None)
+        except BaseException as error:
+            found.decoded.set_exception(error)
+    return found
+
+
+def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
+    """A digest of an encoded picture, and where to read it from."""
+    if data is None and Path(name).stat().st_size > WHOLE:
+        hashed = hashlib.blake2b(digest_size=16)
+        with Path(name).open("rb") as file:
+            while block := file.read(1 << 20):
+                hashed.update(block)
+        return hashed.digest(), name
+    content = io.BytesIO(Path(name).read_bytes() if data is None else data)
+    content.name = name  # for messages
+    return hashlib.blake2b(content.getbuffer(), digest_size=16).digest(), content
+
+
+def _queued(opened: Opened, new: list[Distinct]) -> "Opened | Row":
+    """An item once its pictures are decoded, those not yet computed appended to `new`; or why it has no scores."""
+    item = opened.item
+    seen = [(opened.generated, item.picture)]
+    if opened.reference is not None and item.reference is not None:
+        seen.append((opened.reference, item.reference))
+    for distinct, name in seen:
+        error = distinct.decoded.exception()
+        if isinstance(error, InputError):  # it begins with the name that this content had first
+            return Row(item.picture, item.reference, None, name + str(error).removeprefix(distinct.name))
+        if error is not None:
+            raise error
+    for distinct, _ in seen:
+        if not distinct.queued:
+            distinct.queued = True
+            new.append(distinct)
+    return opened
+
+
+def _runners(metric: "Metric", devices: Sequence[str | torch.device] | None, compiled: bool) -> list[Runner]:
+    here = metric.device
+    wanted = [torch.device(d) for d in devices or [here]]
+    runners = []
+    for device in wanted:
+        network = metric.network if device == here else copy.deepcopy(metric.network).to(device)
+        runners.append(Runner(network, metric.config, device, metric.batch(device), compiled))
+    return runners
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
