@@ -63,7 +63,7 @@ class Stages(nn.Module):
         )
         statistics = scene_statistics((tiles.float() * std + mean) * 255, self.cells).to(tiles)
         found = torch.cat([self._pooled(maps), statistics], 2)
-        return torch.cat([self._pooled(whole).flatten(1), found.view(len(images), -1)], 1)
+        return torch.cat([self._pooled(whole).flatten(1), found.view(images.shape[0], -1)], 1)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         last, maps = self.net.forward_intermediates(images)
@@ -78,10 +78,10 @@ class Stages(nn.Module):
     def summary(self, features: Tensor) -> Tensor:
         """(N, D) features to (N, sum(parts)): the mean over cells and tiles."""
         cells, split = self.cells**2, self.parts[0] * self.cells**2
-        whole = features[:, :split].view(len(features), cells, -1).mean(1)
+        whole = features[:, :split].unflatten(1, (cells, -1)).mean(1)
         if len(self.parts) == 1:
             return whole
-        return torch.cat([whole, features[:, split:].view(len(features), -1, sum(self.parts[1:])).mean(1)], 1)
+        return torch.cat([whole, features[:, split:].unflatten(1, (-1, sum(self.parts[1:]))).mean(1)], 1)
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The `aigciqa` command: train, evaluate, publish, convert, data check. Heavy imports wait for their command."""
+"""The `aigciqa` command: train, evaluate, publish, convert, export, data. Heavy imports wait for their command."""
 
 import json
 import re
@@ -280,6 +280,25 @@ def convert(checkpoint: str, folder: str, **options: Any) -> None:
 
     config = run(checkpoint, folder, **{k: v for k, v in options.items() if v is not None})
     click.echo(f"{folder}: {config.mode} on {config.backbone}, {', '.join(config.dimensions)}")
+
+
+@main.command()
+@click.argument("metric")
+@click.argument("out")
+@click.option("--opset", type=int, help="ONNX operator set.  [default: torch's]")
+@click.option("--offline", is_flag=True, default=None, help="Use only what is on this machine.")
+def export(metric: str, out: str, opset: int | None, offline: bool | None) -> None:
+    """Write METRIC as one graph: OUT.onnx for ONNX, OUT.pt2 for torch.export.
+
+    \b
+    aigciqa export nr-aigciqa nr.onnx
+    aigciqa-score gen.png --metric nr.onnx
+    """
+    from ..export import export_metric
+    from ..registry import create_metric
+
+    path = export_metric(create_metric(metric, device="cpu", offline=offline), out, opset=opset)
+    click.echo(f"{path}: checked against PyTorch, {path.stat().st_size / 1e6:.1f} MB")
 
 
 @main.group()

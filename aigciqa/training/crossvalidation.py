@@ -35,10 +35,21 @@ def cross_validate(
     Raises:
         InputError: for fewer than 2 folds, or what `train` refuses.
     """
+    return judge(recipe, held_out(recipe, folder, report=report), folder, report=report)
+
+
+def held_out(recipe: Recipe, folder: str | Path, *, report: Callable[[str], None] = print) -> pd.DataFrame:
+    """Train once for each fold, and predict what it held out.
+
+    Arguments and errors are those of `cross_validate`.
+
+    Returns:
+        A row for each rated picture of each data set: ``set`` and ``row`` (numbers), and for each dimension
+        ``..._score`` and ``..._label``.
+    """
     if recipe.folds < 2:
         raise InputError("cross-validation needs at least 2 folds (--folds 5)")
     folder = Path(folder)
-    rated = open_data(recipe)
     found = []
     cache = recipe.cache or str(folder / "cache")
     for fold in range(recipe.folds):
@@ -49,10 +60,23 @@ def cross_validate(
             report(f"fold {fold + 1} of {recipe.folds}")
             train(made, run, resume=begun, report=lambda line: None)
         found.append(pd.read_csv(run / PREDICTIONS))
-    held_out = pd.concat(found).sort_values(["set", "row"])
+    return pd.concat(found).sort_values(["set", "row"], ignore_index=True)
+
+
+def judge(
+    recipe: Recipe, predicted: pd.DataFrame, folder: str | Path, *, report: Callable[[str], None] = print
+) -> dict[str, dict[str, Any]]:
+    """Evaluate what `held_out` gives, by data set and dimension, and write ``evaluation.json`` into `folder`.
+
+    Args:
+        recipe: says which data sets, in the same order, and which dimensions.
+        predicted: what was predicted.
+        folder: where to write.
+        report: called with each line for the user.
+    """
     figures: dict[str, dict[str, Any]] = {}
-    for index, one in enumerate(rated):
-        mine = held_out[held_out["set"] == index]
+    for index, one in enumerate(open_data(recipe)):
+        mine = predicted[predicted["set"] == index]
         for dimension in recipe.dimensions:
             here = mine[mine[f"{dimension}_label"].notna()]
             if here.empty:
@@ -67,5 +91,6 @@ def cross_validate(
                 ladders = Ladders.of(one.subset(rows), scores, dimension)
                 figures[one.name][dimension]["ladders"] = jsonable(ladders.to_dict())
                 report(f"\n{ladders.table()}")
-    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "evaluation.json").write_text(json.dumps(figures, indent=2))
     return figures

@@ -72,12 +72,12 @@ class Feed:
     Args:
         rows: the table.
         accelerator: knows how many processes there are and which this is.
-        rank_within: ``"set"`` or ``"group"``, see `Recipe`.
+        rank_within: ``"set"``, ``"group"`` or ``"reference"``, see `Recipe`.
     """
 
     def __init__(self, rows: Rows, accelerator: Accelerator, rank_within: str):
         self.rows, self.accelerator = rows, accelerator
-        self.comparable = rows.sets if rank_within == "set" else rows.groups
+        self.comparable = {"set": rows.sets, "group": rows.groups, "reference": rows.contents}[rank_within]
 
     def batch(self, rows: Ints, draws: Any) -> dict[str, Any]:
         """The part of a batch that is this process's, with the labels of all of it."""
@@ -114,7 +114,7 @@ class PictureFeed(Feed):
         rows: the table.
         pixels: its pictures.
         accelerator: knows how many processes there are and which this is.
-        rank_within: ``"set"`` or ``"group"``, see `Recipe`.
+        rank_within: ``"set"``, ``"group"`` or ``"reference"``, see `Recipe`.
     """
 
     def __init__(self, rows: Rows, pixels: Pixels, accelerator: Accelerator, rank_within: str):

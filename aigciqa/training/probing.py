@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from tqdm import tqdm
 
 from .. import image
 from ..config import MetricConfig
-from ..model import Network
+from ..model import Head, Network
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
 from .files import write_whole
+from .recipe import Recipe
 from .rows import Ints, Rows
 
 AT_ONCE = 64  # rows
@@ -31,41 +33,47 @@ FLOOR = 1e-3  # of a standard deviation, so that an input which never varies is 
 
 
 class Probe(nn.Module):
-    """A network's head, begun afresh behind a normalisation of its inputs.
+    """A network's head, begun afresh in other coordinates of its inputs: ``(inputs - mean) @ axes``.
 
     Args:
         network: of which the head is to learn.
         mean: (D,) of the inputs over the rows trained on.
-        std: likewise.
-        dropout: of the normalised inputs, in training.
+        axes: (D, K).
+        dropout: of the coordinates, in training.
+        members: the hidden layer is so many independent ones, which learn side by side and are averaged.
     """
 
     mean: Tensor
-    std: Tensor
+    axes: Tensor
 
-    def __init__(self, network: Network, mean: Tensor, std: Tensor, dropout: float):
+    def __init__(self, network: Network, mean: Tensor, axes: Tensor, dropout: float, members: int):
         super().__init__()
-        self.head, self.dropout = network.head, dropout
-        self.head.fc1.reset_parameters()
-        self.head.fc2.reset_parameters()
+        hidden, outputs = network.head.fc1.out_features, network.head.fc2.out_features
+        network.head = Head(axes.shape[1], hidden, outputs)
+        network.head.fc2.weight.data /= members**0.5  # each member begins as a head of its width does
+        self.head, self.dropout, self.members = network.head, dropout, members
         self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("axes", axes, persistent=False)
 
-    def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
-        return self.head(nn.functional.dropout(self.normalised(inputs), self.dropout, self.training))
+    def forward(self, coordinates: Tensor, frozen: bool = False) -> Tensor:
+        """(N, K) to (N, members, outputs) scores."""
+        seen = nn.functional.dropout(coordinates.float(), self.dropout, self.training)
+        hidden = self.head.fc1(seen).relu().unflatten(1, (self.members, -1))
+        weight = self.head.fc2.weight.unflatten(1, (self.members, -1)) * self.members
+        return torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias
 
-    def normalised(self, inputs: Tensor) -> Tensor:
-        return (inputs.float() - self.mean) / self.std
+    def coordinates(self, inputs: Tensor) -> Tensor:
+        return (inputs.float() - self.mean) @ self.axes
 
     def folded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the network as one for inputs as they are."""
-        weight = state["head.fc1.weight"].double() / self.std.to(state["head.fc1.weight"]).double()
+        weight = state["head.fc1.weight"].double() @ self.axes.T.to(state["head.fc1.weight"]).double()
         bias = state["head.fc1.bias"].double() - weight @ self.mean.to(weight)
         return {**state, "head.fc1.weight": weight.float(), "head.fc1.bias": bias.float()}
 
 
 class ProbeFeed(Feed):
-    """The head's inputs for every row, float16 in memory, of features that are kept in a file.
+    """The head's inputs for every row, of features that are kept in a file.
 
     Args:
         rows: the table.
@@ -73,7 +81,7 @@ class ProbeFeed(Feed):
         config: the checkpoint's.
         folder: where to keep the features, see `stored_features`.
         accelerator: knows how many processes there are and which this is.
-        rank_within: ``"set"`` or ``"group"``, see `Recipe`.
+        rank_within: ``"set"``, ``"group"`` or ``"reference"``, see `Recipe`.
     """
 
     def __init__(
@@ -100,22 +108,24 @@ class ProbeFeed(Feed):
             self.inputs[part] = seen.half().cpu().numpy()
         self.probe: Probe
 
-    def standardise(self, network: Network, rows: Ints, dropout: float) -> Probe:
-        """Make the model that learns: normalised by mean and deviation of `rows`, beginning at their mean label."""
+    def begin(self, network: Network, rows: Ints, recipe: Recipe) -> Probe:
+        """Make the model that learns: its coordinates are those of `rows`, and it begins at their mean label."""
         rows = rows[self.rows.weights[rows] > 0]  # data sets of weight 0 are only predicted
-        total = np.zeros(self.inputs.shape[1])
-        squares = np.zeros_like(total)
-        for part in np.array_split(rows, max(1, len(rows) // 1024)):
-            x = self.inputs[part].astype(np.float64)
-            total += x.sum(0)
-            squares += (x * x).sum(0)
-        mean = total / len(rows)
-        std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0)) + FLOOR
-        shares = len(self.inputs[0]) / len(network.parts)  # every part weighs the same, however wide it is
-        std /= np.concatenate([np.full(width, (shares / width) ** 0.5) for width in network.parts])
-        self.probe = Probe(network, torch.from_numpy(mean).float(), torch.from_numpy(std).float(), dropout)
-        self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).float()
-        return self.probe.to(self.accelerator.device)
+        x = torch.from_numpy(self.inputs[rows]).to(self.accelerator.device).float()
+        mean, std = x.mean(0), x.std(0, correction=0) + FLOOR
+        shares = x.shape[1] / len(network.parts)  # every part weighs the same, however wide it is
+        scale = torch.cat([std.new_full((width,), (shares / width) ** 0.5) for width in network.parts]) / std
+        if 0 < recipe.directions < min(x.shape):
+            axes = scale[:, None] * principal_directions((x - mean) * scale, recipe.directions, recipe.seed)
+        else:
+            axes = scale.diag()
+        self.probe = Probe(network, mean, axes, recipe.dropout, recipe.members).to(self.accelerator.device)
+        self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).to(x)
+        parts = np.array_split(self.inputs, math.ceil(len(self.inputs) / 1024))
+        self.inputs = np.concatenate([
+            self.probe.coordinates(torch.from_numpy(part).to(x.device)).cpu().numpy() for part in parts
+        ])  # fmt: skip
+        return self.probe
 
     def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:
         return (torch.from_numpy(self.inputs[rows]),)
@@ -123,9 +133,7 @@ class ProbeFeed(Feed):
     @torch.no_grad()
     def predict(self, rows: Ints, network: Network) -> Scores:
         found = [
-            network.head(
-                self.probe.normalised(torch.from_numpy(self.inputs[part]).to(self.accelerator.device))
-            )
+            network.head(torch.from_numpy(self.inputs[part]).to(self.accelerator.device).float())
             for part in np.array_split(rows, max(1, len(rows) // 256))
         ]
         return torch.cat(found).double().cpu().numpy()
@@ -133,6 +141,18 @@ class ProbeFeed(Feed):
     def discard(self) -> None:
         self.file.unlink(missing_ok=True)
         self.file.with_suffix(".json").unlink(missing_ok=True)
+
+
+def principal_directions(x: Tensor, count: int, seed: int) -> Tensor:
+    """(N, D) centred rows to (D, count): the orthonormal directions in which they vary most, the first most.
+
+    Source:
+        Halko et al., *Finding Structure with Randomness*, SIAM Review 2011, as in `torch.svd_lowrank`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        more = min(count + count // 10 + 10, *x.shape)  # the last ones found are not accurate
+        return torch.svd_lowrank(x, more, niter=2)[2][:, :count]
 
 
 def stored_features(

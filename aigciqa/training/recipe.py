@@ -81,9 +81,13 @@ class Recipe:
         warmup: epochs over which the rate grows from 0.
         loss: weight by term, see `aigciqa.training.losses.combined`.
         margin: of the ``rank`` term, on the scale of the scores.
-        rank_within: ``"set"`` to rank rows of a data set with each other, ``"group"`` only those of a group.
+        rank_within: ``"set"`` to rank rows of a data set with each other, ``"group"`` only those of a group,
+            ``"reference"`` only those that share a reference (whether or not the model sees it).
         frozen: leave the backbone as it is: what the head sees of each row is computed once, without augmentation,
             and a new head learns from that in seconds per epoch, its inputs normalised.
+        directions: with `frozen`, the head learns from so many principal directions of its inputs, which is faster
+            and keeps to what pictures really differ in; 0 for the inputs as they are.
+        members: with `frozen`, so many independent heads learn, each of `hidden` / `members`, and are averaged.
         freeze: epochs in which only the head learns, though the whole network is computed.
         freeze_norm: keep batch normalisation at its pretrained statistics.
         ema: decay of the weights' moving average per step; 0 for none.
@@ -135,6 +139,8 @@ class Recipe:
     margin: float = 0.5
     rank_within: str = "set"
     frozen: bool = False
+    directions: int = 0
+    members: int = 1
     freeze: int = 0
     freeze_norm: bool = False
     ema: float = 0.0
@@ -153,7 +159,7 @@ class Recipe:
             "batch_by": ("row", "group"),
             "optimizer": ("adam", "adamw"),
             "schedule": ("constant", "cosine"),
-            "rank_within": ("set", "group"),
+            "rank_within": ("set", "group", "reference"),
             "precision": ("no", "fp16", "bf16"),
         }
         for name, choices in one_of.items():
@@ -161,7 +167,7 @@ class Recipe:
                 raise InputError(
                     f"recipe: {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
                 )
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "accumulate", "members"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe: {name} must be at least 1")
         for name in ("test", "validation", "ema", "dropout"):
@@ -173,6 +179,10 @@ class Recipe:
             raise InputError("recipe: select=test needs a test side")
         if self.freeze >= self.epochs and self.freeze > 0:
             raise InputError("recipe: freeze must be below epochs; to train only the head set frozen")
+        if not self.frozen and (self.directions or self.members > 1):
+            raise InputError("recipe: directions and members are for a frozen backbone; set frozen")
+        if (self.hidden or 0) % self.members or (self.members > 1 and not self.hidden):
+            raise InputError("recipe: hidden must be given, as a multiple of members")
 
     def config(self) -> MetricConfig:
         """The config of the checkpoint that this recipe makes, without checksum and provenance."""

@@ -29,6 +29,7 @@ class Rows:
         repeats: (N,) how often the row comes in an epoch.
         sets: (N,) which data set.
         groups: (N,) which group, over all sets.
+        contents: (N,) which reference in the data, seen or not; a number of its own where there is none.
         generators: (N,) names, "" where unknown.
         names: of the data sets.
     """
@@ -41,6 +42,7 @@ class Rows:
     repeats: Ints
     sets: Ints
     groups: Ints
+    contents: Ints
     generators: list[str]
     names: list[str]
 
@@ -59,8 +61,9 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
     """
     numbers: dict[Path, int] = {}
     groups: dict[tuple[int, str], int] = {}
+    contents: dict[Path | int, int] = {}
     columns: dict[str, list[Any]] = {
-        k: [] for k in ("pictures", "references", "weights", "repeats", "sets", "groups")
+        k: [] for k in ("pictures", "references", "weights", "repeats", "sets", "groups", "contents")
     }
     labels, generators = [], []
     for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
@@ -84,6 +87,8 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
             used = reference if recipe.reference != "none" else None
             columns["references"].append(-1 if used is None else numbers.setdefault(used, len(numbers)))
             columns["groups"].append(groups.setdefault((index, group), len(groups)))
+            own = len(contents) if reference is None else reference
+            columns["contents"].append(contents.setdefault(own, len(contents)))
         columns["weights"] += [source.weight] * len(one)
         columns["repeats"] += [source.repeat] * len(one)
         columns["sets"] += [index] * len(one)
@@ -97,6 +102,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         repeats=np.array(columns["repeats"], np.int64),
         sets=np.array(columns["sets"], np.int64),
         groups=np.array(columns["groups"], np.int64),
+        contents=np.array(columns["contents"], np.int64),
         generators=generators,
         names=[one.name for one in rated],
     )

@@ -123,7 +123,7 @@ class _Trainer:
             feed = ProbeFeed(
                 self.rows, self.network, self.config, cache, self.accelerator, recipe.rank_within
             )
-            model, self.feed = feed.standardise(self.network, self.train_rows, recipe.dropout), feed
+            model, self.feed = feed.begin(self.network, self.train_rows, recipe), feed
         self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
         if self.accelerator.num_processes > 1:
             synchronise(self.network.backbone, self.accelerator.device)
@@ -195,7 +195,7 @@ class _Trainer:
     def train_epoch(self) -> None:
         r = self.recipe
         made = batches(
-            self.train_rows,
+            self.train_rows[self.rows.weights[self.train_rows] > 0],
             self.rows.groups,
             r.batch_size,
             r.batch_by,
@@ -237,10 +237,14 @@ class _Trainer:
         with nullcontext() if update else accelerator.no_sync(self.model):
             scores = self.model(*batch["inputs"], frozen)
             scores = gathered(scores.float(), accelerator.num_processes)
-            loss = combined(
-                scores, batch["labels"], r.loss, weights=batch["weights"], comparable=batch["comparable"],
-                margin=r.margin,
-            )  # fmt: skip
+            terms = [
+                combined(
+                    member, batch["labels"], r.loss, weights=batch["weights"], comparable=batch["comparable"],
+                    margin=r.margin,
+                )
+                for member in (scores.unbind(1) if scores.ndim == 3 else [scores])
+            ]  # fmt: skip
+            loss = torch.stack(terms).mean()
             accelerator.backward(loss / r.accumulate)
         if update:
             if r.clip:
