@@ -16,6 +16,7 @@ from .errors import AigciqaError, InputError
 
 if TYPE_CHECKING:
     from .config import MetricConfig
+    from .engines import Scorer
     from .records import Row
     from .sources import Item
 
@@ -36,6 +37,9 @@ class Command(click.Command):
                 raise
             click.echo(f"error: this needs {error.name}; pip install 'aigciqa[train]'", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:  # click's own code for it is 1
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
 
 
 def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -153,10 +157,16 @@ def score(
     PICTURES are files, folders, globs, manifests (.csv, .tsv, .parquet), tar shards (WebDataset), or - for a list
     of paths on standard input.
 
-    Exits with 0; with 1 when a picture could not be scored; with 2 when nothing was begun.
+    Exits with 0; with 1 when a picture could not be scored; with 2 when nothing was begun, or
+    --on-error stop ended it.
     """
+    from .engines import Scorer
     from .sources import find_items
 
+    if output and (as_json or form != "table"):
+        raise click.UsageError("--output has the format of its ending; leave out --format and --json")
+    if as_json and form != "table":
+        raise click.UsageError("--json and --format exclude each other")
     items = find_items(
         sources,
         reference=reference,
@@ -166,7 +176,12 @@ def score(
         shard=shard,
     )
     count = items.check()
-    paired = any(item.reference is not None for item in items.head())
+    paired = items.referenced
+    if metric is None and 0 < paired < count:
+        raise InputError(
+            f"{count - paired} of {count} pictures have no reference; choose --metric pr-aigciqa, which judges both "
+            "kinds, nr-aigciqa, which leaves references out, or fr-aigciqa, which gives such a picture an error"
+        )
     scorer = Scorer(metric or ("fr-aigciqa" if paired else "nr-aigciqa"), dimension, **how)
     name, mode = scorer.config.name, scorer.config.mode
     if mode == "FR" and not paired:
@@ -189,69 +204,7 @@ def _alone(item: "Item") -> "Item":
     return replace(item, reference=None, reference_data=None)
 
 
-class Scorer:
-    """A metric and how to run it, as the options say."""
-
-    def __init__(self, name: str, dimension: str | None, **how: Any):
-        from . import image
-
-        self.how = how
-        self.engine: str = how["engine"]
-        if how["max_pixels"]:
-            image.MAX_PIXELS = how["max_pixels"]
-        self.metric = self._metric(name, dimension)
-        self.config: MetricConfig = self.metric.config
-        self.dimensions = [self.metric.dimension] if dimension else list(self.config.dimensions)
-        self.stamp = f"{self.config.name}@{self.config.revision or 'local'} sha256:{self.config.sha256[:12]}"
-        if self.half():
-            self.stamp += f" {how['precision']}"
-
-    def _metric(self, name: str, dimension: str | None) -> Any:
-        from .registry import create_metric
-
-        device = self.how["devices"][0] if self.how["devices"] else None
-        return create_metric(
-            name,
-            dimension=dimension,
-            device=device,
-            batch_size=self.how["batch_size"],
-            offline=self.how["offline"],
-        )
-
-    def half(self) -> bool:
-        """Whether to compute in half precision."""
-        precision = self.how["precision"]
-        if precision != "fp32" and self.metric.device.type == "cpu":
-            click.echo(f"warning: {precision} is slow on most CPUs; computing in fp32", err=True)
-            self.how["precision"] = "fp32"
-            return False
-        return bool(precision != "fp32")
-
-    def rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
-        """With the dimensions that are shown."""
-        for row in self._rows(items):
-            if row.scores is not None and len(row.scores) > len(self.dimensions):
-                row = replace(row, scores={d: row.scores[d] for d in self.dimensions})
-            yield row
-
-    def _rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
-        import torch
-
-        from .scoring import score_items
-
-        if self.how["precision"] != "fp32":
-            self.metric.to({"fp16": torch.float16, "bf16": torch.bfloat16}[self.how["precision"]])
-        return score_items(
-            self.metric,
-            items,
-            on_error=self.how["on_error"],
-            workers=self.how["workers"],
-            devices=self.how["devices"] or None,
-            compiled=self.how["compiled"],
-        )
-
-
-def _run(scorer: Scorer, items: "Iterable[Item]", count: int, output: str | None, form: str) -> int:
+def _run(scorer: "Scorer", items: "Iterable[Item]", count: int, output: str | None, form: str) -> int:
     """Score and write; the number of pictures that could not be scored."""
     from tqdm import tqdm
 
@@ -265,12 +218,14 @@ def _run(scorer: Scorer, items: "Iterable[Item]", count: int, output: str | None
             for number, row in enumerate(file.rows(), 1):
                 _check_same(row, next(remaining, None), number, output or "")
                 summary.add(row)
-        done, begun = summary.count, time.monotonic()
+        done, begun = summary.count, 0.0
         hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())
         bar = tqdm(total=count, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
 
         def rows() -> "Iterator[Row]":
+            nonlocal begun
             for row in scorer.rows(remaining):
+                begun = begun or time.monotonic()  # the first has waited for the checkpoint
                 summary.add(row)
                 bar.update()
                 yield row
@@ -285,11 +240,11 @@ def _run(scorer: Scorer, items: "Iterable[Item]", count: int, output: str | None
                 print_table(rows(), scorer.dimensions, click.echo)
             else:
                 stream_rows(rows(), form, scorer.dimensions, scorer.stamp, sys.stdout.buffer)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - begun if summary.count - done > 1 else None
     if output or form != "json":
         aside = not output and form != "table"  # standard output holds rows only
         if summary.count > 1:
-            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done)), err=aside)
+            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done - 1)), err=aside)
         low, high = scorer.config.score_range
         labels = scorer.config.provenance["labels"]
         click.echo(f"\n{scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", err=aside)

@@ -124,6 +124,11 @@ class MetricConfig:
         """``"NR"``, ``"FR"`` or ``"PR"``."""
         return MODES[self.reference]
 
+    @property
+    def stamp(self) -> str:
+        """Name, revision and the beginning of the checksum, as in every row of results."""
+        return f"{self.name}@{self.revision or 'local'} sha256:{self.sha256[:12]}"
+
     def with_(self, **changes: Any) -> "MetricConfig":
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)

@@ -14,12 +14,12 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import InputError
@@ -29,9 +29,15 @@ from .transform import normalise, read_views
 
 if TYPE_CHECKING:
     from .metric import Metric
+    from .onnx import OnnxMetric
 
-CACHE = 32 << 20  # bytes of features that are kept
+_PROCESS = threading.Lock()  # held while torch's number of threads is changed
+
+CACHE = 32 << 20  # bytes of features that are kept, with what is around them
+AROUND = 4 << 10  # bytes, of each
 THREADS = 8  # that decode, at most
+RUNNERS = 8  # that share the cores of a CPU, at most
+BATCH = 2  # views in a forward pass on one core, whose cache holds the feature maps of no more
 WHOLE = 16 << 20  # bytes; larger files are not held in memory beside the decoded picture
 
 
@@ -87,6 +93,7 @@ class Runner:
         network: has ``features`` and ``regress``, as `aigciqa.model.Network`.
         config: its config.
         device: where it is; None for a network that takes views as they are.
+        size: pictures per batch.
         compiled: run it through `torch.compile`.
         threads: of torch on a CPU; None to leave that alone.
     """
@@ -103,11 +110,19 @@ class Runner:
         self.network, self.config, self.device, self.size = network, config, device, size
         self.padded = compiled
         self.compute: Any = torch.compile(network.features) if compiled else network.features
-        begin = None if threads is None else lambda: torch.set_num_threads(threads)
+        begin = None if threads is None else lambda: _limit_threads(threads)
         self.thread = ThreadPoolExecutor(1, initializer=begin)
 
     def submit(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> "Future[list[Row]]":
-        return self.thread.submit(self._run, new, rows)
+        batch = self.thread.submit(self._run, new, rows)
+
+        def give_up(batch: "Future[list[Row]]") -> None:
+            if batch.cancelled():
+                for distinct in new:
+                    distinct.features.cancel()  # other runners may wait for it
+
+        batch.add_done_callback(give_up)
+        return batch
 
     @torch.inference_mode()
     def _run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
@@ -120,9 +135,7 @@ class Runner:
         for distinct, found in zip(new, features, strict=True):
             distinct.features.set_result(found)
             distinct.views = None
-        there = [row for row in rows if isinstance(row, Opened)]
-        scores = iter(self._scores(there) if there else ())
-        return [self._row(row.item, next(scores)) if isinstance(row, Opened) else row for row in rows]
+        return [self._row(row) if isinstance(row, Opened) else row for row in rows]
 
     def _features(self, views: list[Tensor]) -> list[Tensor]:
         found: list[Tensor] = []
@@ -142,31 +155,25 @@ class Runner:
         if self.device is not None:
             batch = normalise(batch.to(self.device), self.config.transform)
             batch = batch.to(next(self.network.parameters()).dtype)
-        return list(self.compute(batch)[: len(views)])
+        found = self.compute(batch)[: len(views)]
+        return [features.clone() for features in found]  # a part would keep the whole batch in memory
 
-    def _scores(self, rows: Sequence[Opened]) -> list[list[float]]:
-        def stacked(seen: Iterable[Distinct]) -> Tensor:
-            return torch.stack([d.features.result().to(self.device) for d in seen])
-
-        generated = stacked(row.generated for row in rows)
-        if self.config.mode == "NR":
-            return self.network.regress(generated).float().tolist()
-        if self.config.mode == "FR":
-            reference = stacked(row.reference for row in rows if row.reference is not None)
-        else:  # partial reference, without which the picture stands for itself
-            reference = stacked(row.reference or row.generated for row in rows)
-        return self.network.regress(generated, reference).float().tolist()
-
-    def _row(self, item: Item, scores: list[float]) -> Row:
-        found = dict(zip(self.config.dimensions, scores, strict=True))
+    def _row(self, opened: Opened) -> Row:
+        """Regressed by itself, so that the last digit does not depend on which rows come together."""
+        item = opened.item
+        seen = [opened.generated]
+        if self.config.mode != "NR":  # partial reference without one judges the picture beside itself
+            seen.append(opened.reference or opened.generated)
+        scores = self.network.regress(*(d.features.result().to(self.device)[None] for d in seen))
         try:
+            found = dict(zip(self.config.dimensions, scores.float()[0].tolist(), strict=True))
             return Row(item.picture, item.reference, found)
         except InputError as error:
             return Row(item.picture, item.reference, None, str(error))
 
 
 def score_items(
-    metric: "Metric",
+    metric: "Metric | OnnxMetric",
     items: Iterable[Item],
     *,
     on_error: str = "row",
@@ -206,15 +213,15 @@ def score_items(
 
 
 def _pipeline(
-    metric: "Metric", items: Iterable[Item], runners: Sequence[Runner], workers: int
+    metric: "Metric | OnnxMetric", items: Iterable[Item], runners: Sequence[Runner], workers: int
 ) -> Iterator[list[Row]]:
     config = metric.config
     size = runners[0].size
-    cache = Cache(max(4 * size, CACHE // (4 * metric.network.width)))
+    cache = Cache(max(4 * size, CACHE // (4 * metric.network.width + AROUND)))
     opening: deque[Future[Opened]] = deque()
     computing: deque[Future[list[Row]]] = deque()
     remaining = iter(items)
-    with ThreadPoolExecutor(workers, "decode") as pool:
+    with ThreadPoolExecutor(workers, "decode", lambda: _limit_threads(1)) as pool:
         try:
             for turn in itertools.count():
                 rows: list[Opened | Row] = []
@@ -250,6 +257,7 @@ def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
     else:
         generated = _distinct(item.picture, item.data, config, cache)
         reference = item.reference and _distinct(item.reference, item.reference_data, config, cache)
+        item = replace(item, data=None, reference_data=None)  # a tar's content is no longer needed
         return Opened(item, generated, reference or None)
     refused = Distinct(item.picture)
     refused.decoded.set_exception(InputError(problem))
@@ -303,14 +311,40 @@ def _queued(opened: Opened, new: list[Distinct]) -> "Opened | Row":
     return opened
 
 
-def _runners(metric: "Metric", devices: Sequence[str | torch.device] | None, compiled: bool) -> list[Runner]:
-    here = metric.device
+def _runners(
+    metric: "Metric | OnnxMetric", devices: Sequence[str | torch.device] | None, compiled: bool
+) -> list[Runner]:
+    """One for each device; on a CPU alone one for each core, whose batches need not wait for each other's threads."""
+    here, whole = metric.device, metric.network
+    if here is None or not isinstance(whole, nn.Module):  # it knows where to compute itself
+        return [Runner(whole, metric.config, None, metric.batch(torch.device("cpu")))]
     wanted = [torch.device(d) for d in devices or [here]]
+    threads = torch.get_num_threads()
+    if [device.type for device in wanted] == ["cpu"]:
+        wanted *= min(threads, RUNNERS)
+    threads = max(1, threads // max(1, sum(device.type == "cpu" for device in wanted)))
     runners = []
     for device in wanted:
-        network = metric.network if device == here else copy.deepcopy(metric.network).to(device)
-        runners.append(Runner(network, metric.config, device, metric.batch(device), compiled))
+        network = whole if device == here else copy.deepcopy(whole).to(device)
+        size, some = metric.batch(device), None
+        if device.type == "cpu":
+            some = threads
+            if threads == 1:
+                size = metric.batch_size or max(1, BATCH // metric.config.transform.views)
+        runners.append(Runner(network, metric.config, device, size, compiled, some))
     return runners
+
+
+def _limit_threads(count: int) -> None:
+    """Let torch compute with so many threads for the calling thread.
+
+    `torch.set_num_threads` does that, and besides sets what threads that begin later get; so one of those puts it back.
+    """
+    torch.get_num_threads()  # else this thread's first computation would take what is put back
+    with _PROCESS, ThreadPoolExecutor(1) as later:
+        others = later.submit(torch.get_num_threads).result()
+        torch.set_num_threads(count)
+        later.submit(torch.set_num_threads, others).result()
 
 
 def _cores() -> int:

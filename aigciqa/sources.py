@@ -172,6 +172,7 @@ class Items:
         self._columns = columns
         self._stdin = stdin
         self._shard = shard
+        self.referenced = 0  # of the pictures that `check` counted, how many have a reference
 
     def __iter__(self) -> Iterator[Item]:
         """Read and pair one item after another.
@@ -192,7 +193,7 @@ class Items:
         Raises:
             InputError: listing pictures that have no reference or several; or a source that cannot be read.
         """
-        count = unmatched = ambiguous = 0
+        count = referenced = unmatched = ambiguous = 0
         listed: list[Unpaired] = []
         for item, place in self._mine(read=False):
             count += 1
@@ -202,6 +203,9 @@ class Items:
                 ambiguous += paired.several
                 if len(listed) < SHOWN:
                     listed.append(paired)
+            else:
+                referenced += paired.reference is not None
+        self.referenced = referenced
         if listed:
             more = unmatched + ambiguous - len(listed)
             raise InputError(
@@ -211,14 +215,6 @@ class Items:
                 + (f"\n  and {more} more" if more else "")
             )
         return count
-
-    def head(self) -> list[Item]:
-        """The first item alone, without the content of a tar's; empty when this shard has none.
-
-        Raises:
-            InputError: as going through them does.
-        """
-        return [self._whole(item, place) for item, place in itertools.islice(self._mine(read=False), 1)]
 
     def _mine(self, read: bool) -> Iterator[Found]:
         """The shard's part. Tar members are read only if `read`, and not those of other parts."""

@@ -16,7 +16,12 @@ MODULES = [m.name for m in pkgutil.walk_packages(aigciqa.__path__, "aigciqa.")]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("name", ["aigciqa", *MODULES])
+SLOW = ("aigciqa.export", "aigciqa.onnx")  # they export a packaged metric
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in ("aigciqa", *MODULES)]
+)
 def test_docstrings(name, monkeypatch):
     monkeypatch.chdir(EXAMPLES)
     assert doctest.testmod(import_module(name), optionflags=FLAGS).failed == 0

@@ -13,8 +13,10 @@ from synthetic import make_pku
 
 import aigciqa
 from aigciqa.errors import InputError
+from aigciqa.model import Head
 from aigciqa.training import probing
 from aigciqa.training.data import load
+from aigciqa.training.probing import principal_directions
 from aigciqa.training.recipe import DataSource, read_recipe
 from aigciqa.training.trainer import STATE, train
 
@@ -164,19 +166,73 @@ def test_every_part_of_the_inputs_weighs_the_same_over_the_rows_trained_on(
     held_out = np.setdiff1d(np.arange(len(feed.inputs)), rows)
     assert len(held_out)
     feed.inputs[held_out] = 1000
-    probe = feed.standardise(network, rows, 0.0).eval()
     inputs = torch.from_numpy(feed.inputs[rows]).float()
+    probe = feed.begin(network, rows, trainer.recipe).eval()
     with torch.no_grad():
-        found = probe.normalised(inputs)
+        found = torch.from_numpy(feed.inputs[rows]).float()
         assert found.mean(0).abs().max() < 1e-2
         for part in found.split(network.parts, 1):
             variance = part.var(0, correction=0)
             assert variance.sum() == pytest.approx(width / parts, rel=1e-2)
             assert variance.max() < 1.02 * variance.min()
+        assert torch.allclose(found, probe.coordinates(inputs), atol=1e-4)
         # as the checkpoint will hold it, for inputs as they are
-        expected = probe(inputs)
-        network.load_state_dict(probe.folded(network.state_dict()))
+        expected = probe(probe.coordinates(inputs)).mean(1)
+        folded = probe.folded(network.state_dict())
+        network.head = Head(width, network.head.fc1.out_features, 1)
+        network.load_state_dict(folded)
         assert torch.allclose(network.head(inputs), expected, atol=1e-4)
+
+
+def test_directions_are_those_in_which_the_inputs_vary_most():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(
+        rng.normal(size=(400, 60)) * np.geomspace(9, 0.1, 60) @ np.linalg.qr(rng.normal(size=(60, 60)))[0]
+    )
+    found = principal_directions(x, 5, seed=1)
+    assert torch.allclose(found.T @ found, torch.eye(5, dtype=x.dtype), atol=1e-6)
+    best = torch.linalg.svd(x, full_matrices=False)
+    assert ((x @ found).square().sum() / best.S[:5].square().sum()).item() > 0.98
+    assert torch.equal(found, principal_directions(x, 5, seed=1))
+
+
+def test_a_head_in_fewer_directions_is_written_for_the_inputs_as_they_are(pku, tmp_path):
+    """The checkpoint scores pictures as the run predicted them."""
+    made = recipe(pku, directions=7, members=2, hidden=6, epochs=2, half=False)
+    run = train(made, tmp_path / "run", report=silent)
+    metric = aigciqa.create_metric(run.folder, device="cpu")
+    assert metric.network.head.fc1.weight.shape[0] == 6
+    assert torch.linalg.matrix_rank(metric.network.head.fc1.weight) <= 7
+    predicted = pd.read_csv(run.folder / "predictions.csv")
+    rated = load(pku)
+    pictures = [rated.pictures[i] for i in predicted["row"]]
+    assert len(pictures) > 3
+    scores = metric.predict(pictures)["quality"].numpy()
+    assert np.abs(scores - predicted["quality_score"]).max() < 2e-2  # of features in half precision
+
+
+def test_members_are_averaged_and_each_learns_for_itself(pku, tmp_path):
+    from aigciqa.training.trainer import _Trainer
+
+    trainer = _Trainer(recipe(pku, members=3, hidden=12), tmp_path, silent)
+    probe = trainer.feed.probe.eval()
+    x = torch.from_numpy(trainer.feed.inputs[:5]).float()
+    members = probe(x)
+    assert members.shape == (5, 3, 1)
+    assert torch.allclose(members.mean(1), probe.head(x), atol=1e-5)
+    probe(x)[:, 1].sum().backward()
+    moved = probe.head.fc1.weight.grad.abs().sum(1) > 0
+    assert moved[4:8].any()
+    assert not moved[:4].any() and not moved[8:].any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"directions": 5, "frozen": False}, {"members": 2, "hidden": None}, {"members": 2, "hidden": 7}],
+)
+def test_recipes_of_members_and_directions_that_make_no_sense_are_refused(pku, changes):
+    with pytest.raises(InputError, match=r"frozen|multiple of members"):
+        recipe(pku, **changes)
 
 
 # -- learning

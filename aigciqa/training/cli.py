@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from .. import __version__
+from ..catalogue import info_command, list_command
 from ..cli import Command
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
 
@@ -28,6 +29,10 @@ class _Group(click.Group):
 @click.version_option(__version__, package_name="aigciqa")
 def main() -> None:
     """Train, evaluate and publish metrics for AI-generated images. To score pictures: aigciqa-score."""
+
+
+main.add_command(list_command)
+main.add_command(info_command)
 
 
 # -- options

@@ -1,0 +1,117 @@
+"""What computes the scores that the command line asks for: PyTorch, onnxruntime or Ray."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .config import MetricConfig
+    from .records import Row
+    from .sources import Item
+
+
+class Scorer:
+    """A metric and how to run it, as the options say."""
+
+    def __init__(self, name: str, dimension: str | None, **how: Any):
+        from . import image
+
+        self.how = how
+        self.engine: str = how["engine"]
+        if how["max_pixels"]:
+            image.MAX_PIXELS = how["max_pixels"]
+        self.metric = self._metric(name, dimension)
+        self.config: MetricConfig = self.metric.config
+        self.dimensions = [self.metric.dimension] if dimension else list(self.config.dimensions)
+        self.stamp = self.config.stamp
+        if self.half():
+            self.stamp += f" {how['precision']}"
+
+    def _metric(self, name: str, dimension: str | None) -> Any:
+        from .registry import create_metric
+
+        device = self.how["devices"][0] if self.how["devices"] else None
+        if self.engine == "onnx" or name.endswith(".onnx"):
+            return self._onnx(name, dimension)
+        if device and self.engine == "ray":
+            raise InputError("Ray gives each of its processes a device; leave out --device")
+        self.arguments = {
+            "source": name,
+            "dimension": dimension,
+            "batch_size": self.how["batch_size"],
+            "offline": self.how["offline"],
+        }
+        return create_metric(**self.arguments, device=device)
+
+    def _onnx(self, name: str, dimension: str | None) -> Any:
+        """An exported metric; or a named one, exported for this run."""
+        from .onnx import OnnxMetric
+
+        options = {"--device": self.how["devices"], "--compile": self.how["compiled"]}
+        if given := [option for option, value in options.items() if value]:
+            raise InputError(f"{given[0]} is for PyTorch; onnxruntime takes the device that it has")
+        if self.engine == "ray":
+            raise InputError(
+                "Ray computes with PyTorch; name a metric or a checkpoint instead of an .onnx file"
+            )
+        if name.endswith(".onnx"):
+            return OnnxMetric(name, dimension, self.how["batch_size"])
+        from .export import export_metric
+        from .registry import create_metric
+
+        metric = create_metric(name, dimension=dimension, device="cpu", offline=self.how["offline"])
+        with tempfile.TemporaryDirectory() as folder:
+            click.echo(
+                f"exporting {name}; aigciqa export {name} FILE.onnx does that once for all runs", err=True
+            )
+            path = export_metric(metric, f"{folder}/metric.onnx")
+            return OnnxMetric(path, dimension, self.how["batch_size"])
+
+    def half(self) -> bool:
+        """Whether to compute in half precision."""
+        precision = self.how["precision"]
+        if precision != "fp32" and self._on_cpu():
+            click.echo(f"warning: {precision} is slow on most CPUs; computing in fp32", err=True)
+            self.how["precision"] = "fp32"
+            return False
+        return bool(precision != "fp32")
+
+    def _on_cpu(self) -> bool:
+        if self.engine == "ray":
+            from .integrations.ray import has_gpus
+
+            return not has_gpus()
+        return self.metric.device is None or self.metric.device.type == "cpu"
+
+    def rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
+        """With the dimensions that are shown."""
+        for row in self._rows(items):
+            if row.scores is not None and len(row.scores) > len(self.dimensions):
+                row = replace(row, scores={d: row.scores[d] for d in self.dimensions})
+            yield row
+
+    def _rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
+        if self.engine == "ray":
+            from .integrations.ray import score_items as score_on_ray
+
+            how = {key: self.how[key] for key in ("on_error", "workers", "compiled", "precision")}
+            return score_on_ray(self.arguments, items, **how)
+        import torch
+
+        from .scoring import score_items
+
+        if self.how["precision"] != "fp32":
+            self.metric.to({"fp16": torch.float16, "bf16": torch.bfloat16}[self.how["precision"]])
+        return score_items(
+            self.metric,
+            items,
+            on_error=self.how["on_error"],
+            workers=self.how["workers"],
+            devices=self.how["devices"] or None,
+            compiled=self.how["compiled"],
+        )
