@@ -392,3 +392,22 @@ def test_other_backbones_and_views_are_stored_apart(pku, tmp_path):
 def test_without_a_shared_cache_nothing_stays(pku, tmp_path):
     train(recipe(pku), tmp_path, report=silent)
     assert not list(tmp_path.rglob("features-*"))
+
+
+@pytest.mark.parametrize("reference", ["none", "full"])
+def test_ranking_within_a_reference_compares_what_shares_one_seen_or_not(pku, tmp_path, reference):
+    from aigciqa.training.trainer import _Trainer
+
+    alone = tmp_path / "alone.csv"
+    rated = load(pku)
+    alone.write_text("picture,quality\n" + "".join(f"{rated.pictures[i]},{i}\n" for i in range(3)))
+    sources = [DataSource(str(pku))] + [DataSource(str(alone))] * (reference == "none")
+    trainer = _Trainer(
+        recipe(pku, reference=reference, data=sources, rank_within="reference"), tmp_path, silent
+    )
+    found = trainer.feed.comparable
+    count = len(rated.pictures)
+    same = np.array([[a == b for b in rated.references] for a in rated.references])
+    assert same.sum() > count
+    assert ((found[:count, None] == found[None, :count]) == same).all()
+    assert len(set(found[count:]) | set(found[:count])) == len(set(found[:count])) + len(found) - count

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import random_network
 from synthetic import make_pku
 
 import aigciqa.training
 from aigciqa.config import paper_config
+from aigciqa.training.cli import main
 from aigciqa.training.recipe import Recipe
 from aigciqa.weights import save_checkpoint
 
@@ -202,3 +204,24 @@ def test_public_names():
         assert getattr(aigciqa.training, name)
     with pytest.raises(AttributeError):
         _ = aigciqa.training.nothing
+
+
+def test_list_names_every_packaged_metric_with_its_dimensions():
+    done = CliRunner().invoke(main, ["list"], catch_exceptions=False)
+    assert done.exit_code == 0
+    header, *rows = done.output.splitlines()
+    assert header.split() == ["name", "judges", "dimensions", "backbone", "MB", "accuracy"]
+    assert [row.split()[0] for row in rows] == aigciqa.list_metrics()
+    assert "quality, authenticity" in rows[1]
+
+
+def test_info_says_what_a_checkpoint_is_without_reading_its_weights(tiny):
+    folder = tiny()
+    (folder / "model.safetensors").unlink()
+    done = CliRunner().invoke(main, ["info", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    for fact in ("tiny-none", "none (random weights)", "a picture alone", "its middle 64 x 64"):
+        assert fact in done.output
+    done = CliRunner().invoke(main, ["info", "nr-aigcqa"])
+    assert done.exit_code == 2
+    assert "did you mean 'nr-aigciqa'" in done.stderr

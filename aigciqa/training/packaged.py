@@ -71,16 +71,16 @@ class Expert:
 
 EXPERTS = {
     "none": {
-        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 48, 0.5, 16),
-        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 4, 48, 0.5, 10),
+        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 48, 0.55, 16),
+        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 4, 48, 0.45, 10),
     },
     "full": {
         "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 2, 32, 0.3, 16),
         "ladders": Expert((0.3, 2.0, 1.0), {"mse": 1.0, "rank": 3.0}, 3, 32, 0.7, 10),
     },
     "partial": {
-        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 32, 0.5, 16),
-        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 3, 32, 0.5, 10),
+        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 32, 0.55, 16),
+        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 3, 32, 0.45, 10),
     },
 }
 LEARNED_BY_BOTH = ("quality", "authenticity")  # the others are learned by the expert of ladders alone
@@ -281,7 +281,9 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         train(recipe(kind, expert, data, work), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
     state = averaged(states, list(shares(kind, list(experts)).values()))
-    trained = replace(recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"])).config()
+    trained = replace(
+        recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"]), members=1
+    ).config()
     config = trained.with_(
         repo=f"aigciqa/{name}",
         revision="v0.3.0",
@@ -319,11 +321,11 @@ def validate(
     kind: str, data: tuple[DataSource, ...], work: Path, ratings: Path, folds: int, learn: Sequence[str]
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources."""
-    experts = {
-        who: expert
-        for who, expert in EXPERTS[kind].items()
-        if any(w and name in learn for name, w in zip(SOURCES, expert.weights, strict=True))
-    }
+    experts = EXPERTS[kind]
+    if "synthetic" not in learn:  # nothing that the expert of ladders has before the other
+        experts = {"people": experts["people"]}
+    elif list(learn) == ["synthetic"]:
+        experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
     folder = work / "folds" / f"{KINDS[kind]}-{said}"
     tables = []

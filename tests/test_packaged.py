@@ -1,0 +1,60 @@
+"""What makes the packaged checkpoints, as far as it can be tried without the rated pictures."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from aigciqa.model import Network
+from aigciqa.training.packaged import EXPERTS, SOURCES, accuracy, averaged, recipe, shares
+from aigciqa.training.recipe import DataSource
+
+
+@pytest.mark.parametrize("kind", list(EXPERTS))
+def test_the_average_of_experts_is_one_network(kind):
+    """Weighted by dimension, of heads of different widths."""
+    torch.manual_seed(0)
+    networks = [Network(tiny_config(kind, feature="stages", hidden=hidden)).eval() for hidden in (6, 10)]
+    networks[1].backbone.load_state_dict(networks[0].backbone.state_dict())
+    state = averaged([n.state_dict() for n in networks], [[0.3, 0.0], [0.7, 1.0]])
+    together = Network(tiny_config(kind, feature="stages", hidden=16)).eval()
+    together.load_state_dict(state)
+    pictures = torch.rand(3, 3, 64, 64)
+    references = None if kind == "none" else torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        first, second, found = (n(pictures, references) for n in (*networks, together))
+    assert torch.allclose(found[:, 0], 0.3 * first[:, 0] + 0.7 * second[:, 0], atol=1e-5)
+    assert torch.allclose(found[:, 1], second[:, 1], atol=1e-5)
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", list(EXPERTS))
+def test_shares_of_every_dimension_sum_to_one_and_correspondence_is_one_experts(kind):
+    names = list(EXPERTS[kind])
+    found = shares(kind, names)
+    for column in zip(*found.values(), strict=True):
+        assert sum(column) == pytest.approx(1)
+    assert shares(kind, names[:1]) == {names[0]: [1.0] * len(found[names[0]])}
+    if kind != "none":
+        assert [share[-1] for share in found.values()] == [0.0, 1.0]
+
+
+def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
+    data = tuple(DataSource(f"{name}.csv") for name in SOURCES)
+    made = recipe("none", EXPERTS["none"]["ladders"], data, tmp_path, learn=("photographs",))
+    assert [source.weight > 0 for source in made.data] == [True, False, False]
+    assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
+
+
+def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
+    assert accuracy("none", tmp_path) == ""
+    folder = tmp_path / "folds" / "nr-photographs+generated+synthetic"
+    folder.mkdir(parents=True)
+    figures = {
+        name: {"quality": {"srcc": srcc}} for name, srcc in (("photographs", 0.754), ("generated", 0.52))
+    }
+    (folder / "evaluation.json").write_text(json.dumps(figures))
+    assert accuracy("none", tmp_path) == (
+        "held out: SRCC 0.75 with people on photographs, 0.52 on generated pictures"
+    )
