@@ -1,10 +1,11 @@
 """The command line. Heavy imports wait until there is something to score, so that ``--help`` is instant."""
 
+import itertools
 import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .config import MetricConfig
     from .engines import Scorer
     from .records import Row
+    from .report import Report
     from .sources import Item
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
@@ -92,6 +94,17 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Of what is printed without --output.",
 )
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    help="Write a page, too: summary, gallery, comparison of groups, errors.",
+)
+@click.option(
+    "--group-by",
+    metavar="PATTERN",
+    help="What --html compares, in the fields of --ref-pattern: '{0}' for SD in SD_007_00.jpg, '{parent}' for folders.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, in the end.")
 @click.option(
     "--on-error",
@@ -143,6 +156,8 @@ def score(
     dimension: str | None,
     output: str | None,
     form: str,
+    page: str | None,
+    group_by: str | None,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -165,6 +180,8 @@ def score(
 
     if output and (as_json or form != "table"):
         raise click.UsageError("--output has the format of its ending; leave out --format and --json")
+    if group_by is not None and page is None:
+        raise click.UsageError("--group-by is for the page that --html writes")
     if as_json and form != "table":
         raise click.UsageError("--json and --format exclude each other")
     items = find_items(
@@ -188,10 +205,10 @@ def score(
         raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
     if mode == "NR" and (reference or ref_pattern):
         raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
+    wanted = map(_alone, items) if mode == "NR" else items
     try:
-        failed = _run(
-            scorer, map(_alone, items) if mode == "NR" else items, count, output, "json" if as_json else form
-        )
+        with _report(scorer, page, group_by) as report:
+            failed = _run(scorer, wanted, count, output, "json" if as_json else form, report)
     except KeyboardInterrupt:
         kept = f"; {output} keeps what is done, and the same command goes on from there" if output else ""
         click.echo(f"interrupted{kept}", err=True)
@@ -204,7 +221,31 @@ def _alone(item: "Item") -> "Item":
     return replace(item, reference=None, reference_data=None)
 
 
-def _run(scorer: "Scorer", items: "Iterable[Item]", count: int, output: str | None, form: str) -> int:
+def _report(
+    scorer: "Scorer", page: str | None, group_by: str | None
+) -> "AbstractContextManager[Report | None]":
+    if page is None:
+        return nullcontext()
+    from .report import Report
+
+    return Report(
+        page,
+        stamp=scorer.stamp,
+        dimensions=scorer.dimensions,
+        score_range=scorer.config.score_range,
+        labels=scorer.config.provenance["labels"],
+        group_by=group_by,
+    )
+
+
+def _run(
+    scorer: "Scorer",
+    items: "Iterable[Item]",
+    count: int,
+    output: str | None,
+    form: str,
+    report: "Report | None",
+) -> int:
     """Score and write; the number of pictures that could not be scored."""
     from tqdm import tqdm
 
@@ -212,21 +253,26 @@ def _run(scorer: "Scorer", items: "Iterable[Item]", count: int, output: str | No
     from .summary import Summary, print_table
 
     summary = Summary(scorer.dimensions)
-    remaining = iter(items)
+    remaining, beside = itertools.tee(items) if report else (iter(items), iter(()))
+
+    def count_in(row: "Row") -> None:
+        summary.add(row)
+        if report:
+            report.add(row, next(beside))
+
     with open_results(Path(output), scorer.dimensions, scorer.stamp) if output else nullcontext() as file:
         if file is not None:
             for number, row in enumerate(file.rows(), 1):
                 _check_same(row, next(remaining, None), number, output or "")
-                summary.add(row)
-        done, begun = summary.count, 0.0
+                count_in(row)
+        scorer.load()
+        done, begun = summary.count, time.monotonic()
         hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())
         bar = tqdm(total=count, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
 
         def rows() -> "Iterator[Row]":
-            nonlocal begun
             for row in scorer.rows(remaining):
-                begun = begun or time.monotonic()  # the first has waited for the checkpoint
-                summary.add(row)
+                count_in(row)
                 bar.update()
                 yield row
 
@@ -240,11 +286,11 @@ def _run(scorer: "Scorer", items: "Iterable[Item]", count: int, output: str | No
                 print_table(rows(), scorer.dimensions, click.echo)
             else:
                 stream_rows(rows(), form, scorer.dimensions, scorer.stamp, sys.stdout.buffer)
-        seconds = time.monotonic() - begun if summary.count - done > 1 else None
+        seconds = time.monotonic() - begun if summary.count > done else None
     if output or form != "json":
         aside = not output and form != "table"  # standard output holds rows only
         if summary.count > 1:
-            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done - 1)), err=aside)
+            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done)), err=aside)
         low, high = scorer.config.score_range
         labels = scorer.config.provenance["labels"]
         click.echo(f"\n{scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", err=aside)

@@ -72,6 +72,11 @@ class Scorer:
             path = export_metric(metric, f"{folder}/metric.onnx")
             return OnnxMetric(path, dimension, self.how["batch_size"])
 
+    def load(self) -> None:
+        """Open the checkpoint before the clock starts, where it is this process that computes."""
+        if self.engine == "torch" and self.metric.device is not None:
+            self.metric.load()
+
     def half(self) -> bool:
         """Whether to compute in half precision."""
         precision = self.how["precision"]

@@ -84,9 +84,37 @@ class _Stems:
 
 
 def _by_pattern(pattern: str, folder: Path) -> Pair:
-    fields = _fields(pattern)
+    name_of = naming(pattern)
 
     def pair(picture: str, place: Path | None) -> str | Unpaired:
+        name = name_of(picture)
+        if isinstance(name, Unpaired):
+            return name
+        wanted = folder / name
+        if not there(wanted.is_file):
+            return Unpaired(picture, f"looked for {shown(str(wanted))}, not there", missing=wanted)
+        return str(wanted)
+
+    return pair
+
+
+def naming(pattern: str, option: str = "reference_pattern") -> Callable[[str], str | Unpaired]:
+    """From a picture's name to the pattern filled in with its parts, or why that cannot be.
+
+    Args:
+        pattern: with the fields that `aigciqa.sources.find_items` describes.
+        option: how messages call it.
+
+    Raises:
+        InputError: for a field that there is not.
+
+    Examples:
+        >>> naming("{0}-{1:d}")("All/SD_007_00.jpg")
+        'SD-7'
+    """
+    fields = _fields(pattern, option)
+
+    def name_of(picture: str) -> str | Unpaired:
         path = Path(picture)
         values = {"stem": path.stem, "name": path.name, "suffix": path.suffix, "parent": path.parent.name}
         if values["parent"] in ("", ".."):
@@ -102,15 +130,12 @@ def _by_pattern(pattern: str, folder: Path) -> Pair:
             if spec.endswith("d") and not values[field].isdecimal():
                 return Unpaired(picture, f"{values[field]!r} is no number, for {{{field}:{spec}}}")
             name += format(int(values[field]) if spec.endswith("d") else values[field], spec)
-        wanted = folder / name
-        if not there(wanted.is_file):
-            return Unpaired(picture, f"looked for {shown(str(wanted))}, not there", missing=wanted)
-        return str(wanted)
+        return name
 
-    return pair
+    return name_of
 
 
-def _fields(pattern: str) -> list[tuple[str, str | None, str]]:
+def _fields(pattern: str, option: str) -> list[tuple[str, str | None, str]]:
     """The text before each field, its name, and its format."""
     try:
         fields = [
@@ -124,7 +149,7 @@ def _fields(pattern: str) -> list[tuple[str, str | None, str]]:
             format(0 if spec.endswith("d") else "", spec)
     except ValueError as error:
         raise InputError(
-            f"reference_pattern {pattern!r}: {error}; its fields are {{0}}, {{1}}, ... for the parts of the "
+            f"{option} {pattern!r}: {error}; its fields are {{0}}, {{1}}, ... for the parts of the "
             "picture's stem, {stem}, {name}, {suffix} and {parent}; {1:d} makes a number of a part"
         ) from None
     return [(text, name, spec) for text, name, spec, _ in fields]

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _PROCESS = threading.Lock()  # held while torch's number of threads is changed
 
-CACHE = 32 << 20  # bytes of features that are kept, with what is around them
-AROUND = 4 << 10  # bytes, of each
+CACHE = 32 << 20  # bytes of features that are kept
+KEPT = 2048  # pictures, at most; many small ones scattered over the heap keep more of it than they fill
 THREADS = 8  # that decode, at most
 RUNNERS = 8  # that share the cores of a CPU, at most
 BATCH = 2  # views in a forward pass on one core, whose cache holds the feature maps of no more
@@ -217,7 +217,7 @@ def _pipeline(
 ) -> Iterator[list[Row]]:
     config = metric.config
     size = runners[0].size
-    cache = Cache(max(4 * size, CACHE // (4 * metric.network.width + AROUND)))
+    cache = Cache(max(4 * size, min(KEPT, CACHE // (4 * metric.network.width))))
     opening: deque[Future[Opened]] = deque()
     computing: deque[Future[list[Row]]] = deque()
     remaining = iter(items)

@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_config
 
 from aigciqa.model import Network
-from aigciqa.training.packaged import EXPERTS, SOURCES, accuracy, averaged, recipe, shares
+from aigciqa.training.packaged import DIMENSIONS, EXPERTS, SOURCES, accuracy, averaged, recipe, shares
 from aigciqa.training.recipe import DataSource
 
 
@@ -31,19 +31,24 @@ def test_the_average_of_experts_is_one_network(kind):
 
 @pytest.mark.parametrize("kind", list(EXPERTS))
 def test_shares_of_every_dimension_sum_to_one_and_correspondence_is_one_experts(kind):
-    names = list(EXPERTS[kind])
+    names, dimensions = list(EXPERTS[kind]), DIMENSIONS[kind]
     found = shares(kind, names)
-    for column in zip(*found.values(), strict=True):
+    for column in zip(*found, strict=True):
         assert sum(column) == pytest.approx(1)
-    assert shares(kind, names[:1]) == {names[0]: [1.0] * len(found[names[0]])}
-    if kind != "none":
-        assert [share[-1] for share in found.values()] == [0.0, 1.0]
+    if "authenticity" in dimensions:
+        assert found[names.index("looks")] == [float(d == "authenticity") for d in dimensions]
+    if "correspondence" in dimensions:
+        assert found[names.index("ladders")][dimensions.index("correspondence")] == 1
+    assert shares(kind, ["people"]) == [[1.0] * len(dimensions)]
 
 
 def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
     data = tuple(DataSource(f"{name}.csv") for name in SOURCES)
     made = recipe("none", EXPERTS["none"]["ladders"], data, tmp_path, learn=("photographs",))
     assert [source.weight > 0 for source in made.data] == [True, False, False]
+    assert [source.weight > 0 for source in recipe("none", EXPERTS["none"]["looks"], data, tmp_path).data] == [
+        False, True, False, True,
+    ]  # fmt: skip
     assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
 
 
@@ -51,10 +56,10 @@ def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
     assert accuracy("none", tmp_path) == ""
     folder = tmp_path / "folds" / "nr-photographs+generated+synthetic"
     folder.mkdir(parents=True)
-    figures = {
-        name: {"quality": {"srcc": srcc}} for name, srcc in (("photographs", 0.754), ("generated", 0.52))
-    }
+    figures = {name: {"quality": {"srcc": srcc}} for name, srcc in (("a", 0.754), ("b", 0.52), ("c", 0.5))}
+    figures["c"]["quality"]["ladders"] = {"pairwise": 0.91}
     (folder / "evaluation.json").write_text(json.dumps(figures))
     assert accuracy("none", tmp_path) == (
-        "held out: SRCC 0.75 with people on photographs, 0.52 on generated pictures"
+        "held out: SRCC 0.75 with people on photographs, 0.52 on generated pictures, "
+        "0.91 of pairs of degraded pictures in order"
     )

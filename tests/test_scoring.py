@@ -453,3 +453,21 @@ def test_the_network_is_left_as_it_was(tiny, files):
     assert torch.equal(metric(pictures), before)
     assert not metric(pictures).is_inference()
     assert torch.get_num_threads() == 1
+
+
+def test_the_process_computes_with_as_many_threads_as_before(files):
+    """Runners and decoders limit their own threads only."""
+    torch.set_num_threads(2)  # the fixture `one_thread` puts it back
+    metric = create_metric("nr-aigciqa", device="cpu")
+    names = files(3)
+    expected = metric(names).tolist()
+    rows = metric.score_files(names)
+    found = [next(rows)]
+    assert torch.get_num_threads() == 2
+    found += rows
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), later) == (2, [2])
+    assert [row.scores["quality"] for row in found] == pytest.approx(expected, abs=1e-4 * 5)

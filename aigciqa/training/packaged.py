@@ -12,7 +12,7 @@ figures of ``docs/accuracy.md``.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
 BEST, EVERY = 0.8, 3
 TOP = 0.85  # the MOS of BIQ2021 (0 to 1) that is put at 5, so that its good photographs are where pristine ones are
 UNRELATED = 0.5  # correspondence with a reference of another scene, as in the synthetic set
+AUTHENTIC = 4.5  # pseudo-label: a photograph looks like one
 SOURCES = ("photographs", "generated", "synthetic")
+REPEATS = (1, 4, 1)
 
 
 @dataclass(frozen=True)
@@ -53,38 +55,42 @@ class Expert:
     """One of the heads that are averaged.
 
     Args:
+        share: in the average, by dimension; not normalised.
         weights: of `SOURCES`.
-        loss: see `Recipe`.
-        members: likewise.
+        members: see `Recipe`.
         hidden: width of a member.
-        share: in the average, of the dimensions that more than one expert learns.
-        epochs: see `Recipe`.
+        loss: see `Recipe`.
+        epochs: likewise.
+        authentic: weight of photographs as examples of what looks authentic.
     """
 
+    share: dict[str, float]
     weights: tuple[float, float, float]
-    loss: dict[str, float]
     members: int
     hidden: int
-    share: float
-    epochs: int
+    loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
+    epochs: int = 16
+    authentic: float = 0.0
 
 
+RANKING = {"mse": 1.0, "rank": 3.0}
+LOOKS = Expert({"authenticity": 1.0}, (0.0, 5.0, 0.0), 2, 16, authentic=0.05)
 EXPERTS = {
     "none": {
-        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 48, 0.55, 16),
-        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 4, 48, 0.45, 10),
+        "people": Expert({"quality": 0.55}, (1.0, 15.0, 0.0), 3, 48),
+        "ladders": Expert({"quality": 0.45}, (1.0, 15.0, 0.1), 4, 48, RANKING, 10),
+        "looks": LOOKS,
     },
     "full": {
-        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 2, 32, 0.3, 16),
-        "ladders": Expert((0.3, 2.0, 1.0), {"mse": 1.0, "rank": 3.0}, 3, 32, 0.7, 10),
+        "people": Expert({"quality": 0.3}, (1.0, 15.0, 0.0), 2, 32),
+        "ladders": Expert({"quality": 0.7, "correspondence": 1.0}, (0.3, 2.0, 1.0), 3, 32, RANKING, 10),
     },
     "partial": {
-        "people": Expert((1.0, 15.0, 0.0), {"mse": 1.0}, 3, 32, 0.55, 16),
-        "ladders": Expert((1.0, 15.0, 0.1), {"mse": 1.0, "rank": 3.0}, 3, 32, 0.45, 10),
+        "people": Expert({"quality": 0.55}, (1.0, 15.0, 0.0), 3, 32),
+        "ladders": Expert({"quality": 0.45, "correspondence": 1.0}, (1.0, 15.0, 0.1), 3, 32, RANKING, 10),
+        "looks": LOOKS,
     },
 }
-LEARNED_BY_BOTH = ("quality", "authenticity")  # the others are learned by the expert of ladders alone
-REPEATS = (1, 4, 1)
 
 BASE = Recipe(
     backbone="tf_efficientnet_lite0",
@@ -171,6 +177,8 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     )
     everything = pd.read_csv(manifest, keep_default_na=False)
     everything[everything["relation"] == "aligned"].to_csv(manifest.with_name("aligned.csv"), index=False)
+    looks = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
+    looks.to_csv(work / "authentic.csv", index=False)
     for name, table in (("photographs", photos), ("generated", generated)):
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
@@ -207,7 +215,16 @@ def recipe(
         learn: those of `SOURCES` that are learned from; the others are only predicted.
         **changes: to the recipe.
     """
-    weights = {name: weight * (name in learn) for name, weight in zip(SOURCES, expert.weights, strict=True)}
+    sources = [
+        replace(source, weight=weight * (name in learn))
+        for name, source, weight in zip(SOURCES, data, expert.weights, strict=True)
+    ]
+    if expert.authentic:
+        sources.append(
+            replace(
+                data[0], path=str(work / "authentic.csv"), weight=expert.authentic * ("photographs" in learn)
+            )
+        )
     return replace(
         BASE,
         name=f"{KINDS[kind]}-aigciqa",
@@ -218,21 +235,21 @@ def recipe(
         members=expert.members,
         loss=expert.loss,
         epochs=expert.epochs,
-        data=tuple(replace(source, weight=weights[name]) for name, source in zip(SOURCES, data, strict=True)),
+        data=tuple(sources),
         cache=str(work / "cache"),
         **changes,
     )
 
 
-def shares(kind: str, names: Sequence[str]) -> dict[str, list[float]]:
-    """By expert of `names`, its share in the average of each dimension."""
-    found = {}
-    for name in names:
-        total = sum(EXPERTS[kind][n].share for n in names)
-        both = EXPERTS[kind][name].share / total
-        alone = float(name == names[-1])
-        found[name] = [both if d in LEARNED_BY_BOTH else alone for d in DIMENSIONS[kind]]
-    return found
+def shares(kind: str, names: Sequence[str]) -> list[list[float]]:
+    """Of each expert of `names`, its share in the average of each dimension."""
+    given = np.array([
+        [EXPERTS[kind][name].share.get(dimension, 0.0) for dimension in DIMENSIONS[kind]] for name in names
+    ])  # fmt: skip
+    given[:, given.sum(0) == 0] = (
+        1.0  # where the experts of a dimension are left out, the others say it together
+    )
+    return (given / given.sum(0)).tolist()
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Sequence[Sequence[float]]) -> dict[str, Tensor]:
@@ -280,7 +297,7 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         run = work / "runs" / f"{name}-{who}"
         train(recipe(kind, expert, data, work), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
-    state = averaged(states, list(shares(kind, list(experts)).values()))
+    state = averaged(states, shares(kind, list(experts)))
     trained = replace(
         recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"]), members=1
     ).config()
@@ -306,15 +323,10 @@ def accuracy(kind: str, work: Path) -> str:
     file = work / "folds" / f"{KINDS[kind]}-{'+'.join(SOURCES)}" / "evaluation.json"
     if not file.exists():
         return ""
-    figures = json.loads(file.read_text())
-    people = (
-        f"SRCC {figures['photographs']['quality']['srcc']:.2f} with people on photographs, "
-        f"{figures['generated']['quality']['srcc']:.2f} on generated pictures"
-    )
-    if kind == "none":
-        return f"held out: {people}"
-    ladders = figures["manifest"]["quality"]["ladders"]["pairwise"]
-    return f"held out: {ladders:.2f} of pairs of degraded pictures in order (pseudo-labels); {people}"
+    photographs, generated, synthetic = (one["quality"] for one in json.loads(file.read_text()).values())
+    people = f"SRCC {photographs['srcc']:.2f} with people on photographs, {generated['srcc']:.2f} on generated pictures"
+    pairs = f"{synthetic['ladders']['pairwise']:.2f} of pairs of degraded pictures in order"
+    return f"held out: {people}, {pairs}" if kind == "none" else f"held out: {pairs} (pseudo-labels)"
 
 
 def validate(
@@ -322,24 +334,28 @@ def validate(
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources."""
     experts = EXPERTS[kind]
-    if "synthetic" not in learn:  # nothing that the expert of ladders has before the other
-        experts = {"people": experts["people"]}
-    elif list(learn) == ["synthetic"]:
+    if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
+        experts = {who: expert for who, expert in experts.items() if who != "ladders"}
+    if "generated" not in learn:
+        experts = {who: expert for who, expert in experts.items() if who != "looks"}
+    if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
     folder = work / "folds" / f"{KINDS[kind]}-{said}"
     tables = []
     for who, expert in experts.items():
         made = recipe(kind, expert, data, work, learn, folds=folds)
-        tables.append(held_out(made, folder / who))
+        table = held_out(made, folder / who)
+        tables.append(table[table["set"] < len(SOURCES)])
     together = tables[0].copy()
-    weights = shares(kind, list(experts)).values()
+    weights = shares(kind, list(experts))
     for column, dimension in enumerate(DIMENSIONS[kind]):
         name = f"{dimension}_score"
         together[name] = sum(
             share[column] * table[name] for share, table in zip(weights, tables, strict=True)
         )
     together.to_csv(folder / "predictions.csv", index=False)
+    made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
     for who, table in zip(experts, tables, strict=True):
         print(f"== {KINDS[kind]}, learned from {said}, {who} alone")
         judge(made, table, folder / who)
