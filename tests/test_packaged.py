@@ -36,7 +36,7 @@ def test_shares_of_every_dimension_sum_to_one_and_correspondence_is_one_experts(
     for column in zip(*found, strict=True):
         assert sum(column) == pytest.approx(1)
     if "authenticity" in dimensions:
-        assert found[names.index("looks")] == [float(d == "authenticity") for d in dimensions]
+        assert found[names.index("looks")] == [0.5 * (d == "authenticity") for d in dimensions]
     if "correspondence" in dimensions:
         assert found[names.index("ladders")][dimensions.index("correspondence")] == 1
     assert shares(kind, ["people"]) == [[1.0] * len(dimensions)]

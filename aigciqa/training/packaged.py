@@ -74,10 +74,10 @@ class Expert:
 
 
 RANKING = {"mse": 1.0, "rank": 3.0}
-LOOKS = Expert({"authenticity": 1.0}, (0.0, 5.0, 0.0), 2, 16, authentic=0.05)
+LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, authentic=0.05)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.55}, (1.0, 15.0, 0.0), 3, 48),
+        "people": Expert({"quality": 0.55, "authenticity": 0.5}, (1.0, 15.0, 0.0), 3, 48),
         "ladders": Expert({"quality": 0.45}, (1.0, 15.0, 0.1), 4, 48, RANKING, 10),
         "looks": LOOKS,
     },
@@ -86,7 +86,7 @@ EXPERTS = {
         "ladders": Expert({"quality": 0.7, "correspondence": 1.0}, (0.3, 2.0, 1.0), 3, 32, RANKING, 10),
     },
     "partial": {
-        "people": Expert({"quality": 0.55}, (1.0, 15.0, 0.0), 3, 32),
+        "people": Expert({"quality": 0.55, "authenticity": 0.5}, (1.0, 15.0, 0.0), 3, 32),
         "ladders": Expert({"quality": 0.45, "correspondence": 1.0}, (1.0, 15.0, 0.1), 3, 32, RANKING, 10),
         "looks": LOOKS,
     },
