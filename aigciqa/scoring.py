@@ -143,11 +143,12 @@ class Runner:
             some = views[len(found) : len(found) + self.size]
             try:
                 found += self._computed(some)
-            except torch.OutOfMemoryError:
+                continue
+            except torch.cuda.OutOfMemoryError:
                 if len(some) == 1:
                     raise
-                self.size = len(some) // 2
-                torch.cuda.empty_cache()
+            self.size = len(some) // 2  # not in the handler, which holds the tensors of what failed
+            torch.cuda.empty_cache()
         return found
 
     def _computed(self, views: list[Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ import itertools
 import tarfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -234,20 +235,20 @@ def test_reads_a_bounded_number_ahead(tiny):
 def test_memory_does_not_grow_with_the_number_of_pictures(tiny, monkeypatch):
     monkeypatch.setattr(scoring, "CACHE", 0)  # so four batches, which are full at once
     metric = create_metric(tiny("none"), device="cpu", batch_size=2)
-    rows = metric.score_files(endless(), workers=2)
-    for _ in range(4):
-        for _ in itertools.islice(rows, 50):
-            pass
-        pictures = alive()
-        assert len(pictures) <= 4 * 2 + 2 * (2 + 2) + 4 * 2  # kept, being decoded, in batches
-        # what the network has seen goes; one may be caught in the middle of that
-        assert sum(d.features.done() and d.views is not None for d in pictures) <= 1
-        done = [d.features.result() for d in pictures if d.features.done()]
-        assert done
-        # not part of a batch, which would be kept as long as any of its pictures
-        assert {f.untyped_storage().nbytes() for f in done} == {4 * metric.network.width}
-        del pictures, done
-    rows.close()
+    sizes = set()
+    with closing(metric.score_files(endless(), workers=2)) as rows:
+        for _ in range(4):
+            for _ in itertools.islice(rows, 50):
+                pass
+            pictures = alive()
+            assert len(pictures) <= 4 * 2 + 2 * (2 + 2) + 4 * 2  # kept, being decoded, in batches
+            done = [d for d in pictures if d.features.done()]
+            # what the network has seen goes; one may be caught in the middle of that
+            assert sum(d.views is not None for d in done) <= 1
+            sizes |= {d.features.result().untyped_storage().nbytes() for d in done}
+            del pictures, done
+    # not part of a batch, which would be kept as long as any of its pictures
+    assert sizes == {4 * metric.network.width}
 
 
 def test_cache_forgets_what_was_used_longest_ago():
