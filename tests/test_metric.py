@@ -90,9 +90,16 @@ def test_every_kind_of_input_scores_the_same(name):
         assert torch.equal(metric(*arguments(name, same, reference)), expected)
 
 
-@packaged
-def test_score_does_not_depend_on_the_batch(name, picture):
-    count = 32 if name == "nr-aigciqa" else 8
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("nr-aigciqa", 4),
+        pytest.param("nr-aigciqa", 32, marks=pytest.mark.slow),
+        pytest.param("fr-aigciqa", 8, marks=pytest.mark.slow),
+        pytest.param("pr-aigciqa", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_score_does_not_depend_on_the_batch(name, count, picture):
     images = [picture(200 + 7 * i, 180 + 13 * (i % 5), seed=i) for i in range(count)]
     prompts = [picture(190, 260, seed=100 + i // 4) for i in range(count)]
     alone = torch.cat([create(name)(*arguments(name, i, p)) for i, p in zip(images, prompts, strict=True)])
