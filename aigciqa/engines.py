@@ -106,12 +106,10 @@ class Scorer:
 
             how = {key: self.how[key] for key in ("on_error", "workers", "compiled", "precision")}
             return score_on_ray(self.arguments, items, **how)
-        import torch
-
-        from .scoring import score_items
+        from .scoring import PRECISIONS, score_items
 
         if self.how["precision"] != "fp32":
-            self.metric.to({"fp16": torch.float16, "bf16": torch.bfloat16}[self.how["precision"]])
+            self.metric.to(PRECISIONS[self.how["precision"]])
         return score_items(
             self.metric,
             items,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _PROCESS = threading.Lock()  # held while torch's number of threads is changed
 
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CACHE = 32 << 20  # bytes of features that are kept
 KEPT = 2048  # pictures, at most; many small ones scattered over the heap keep more of it than they fill
 THREADS = 8  # that decode, at most

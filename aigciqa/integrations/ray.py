@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FORWARDS = 8  # per call of an actor, whose network waits at the beginning of each for the first pictures
 HEAVY = 32 << 20  # bytes of encoded pictures that are sent to an actor at a time
 RESTARTS = 2  # of an actor whose process or machine is lost
@@ -223,8 +222,8 @@ class _Job:
         _positive("cpus_per_actor", self.cpus)
         if self.how["on_error"] not in ("row", "stop"):
             raise InputError(f"on_error must be row or stop, not {self.how['on_error']!r}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.precision not in scoring.PRECISIONS:
+            raise InputError(f"precision must be {', '.join(scoring.PRECISIONS)}, not {self.precision!r}")
         arguments = dict(self.metric) if isinstance(self.metric, Mapping) else {"source": self.metric}
         if "device" in arguments:
             raise InputError("Ray gives each actor its device; leave device out")
@@ -275,7 +274,7 @@ class _Actor:
         if self.metric is None:  # not in the constructor, whose errors Ray tells only as text
             metric = create_metric(**self.job.arguments)
             half = self.job.precision != "fp32"
-            self.metric = metric.to(PRECISIONS[self.job.precision]) if half else metric
+            self.metric = metric.to(scoring.PRECISIONS[self.job.precision]) if half else metric
         return scoring.score_items(self.metric, items, **self.job.how)
 
     def score(self, number: int, items: list[Item]) -> tuple[int, list[Row]]:

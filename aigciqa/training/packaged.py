@@ -268,7 +268,7 @@ def averaged(states: Sequence[dict[str, Tensor]], shares: Sequence[Sequence[floa
 
 
 HUMAN = "human ratings of photographs (BIQ2021) and of generated pictures (AVT-AI-Image-Dataset)"
-PSEUDO = "pseudo-labels of photographs that a program degraded"
+PSEUDO = "pseudo-labels of photographs, as they are or degraded by a program"
 LABELS = {
     "none": f"{HUMAN}, and {PSEUDO}",
     "full": f"{PSEUDO}, beside references, and {HUMAN}, beside unrelated ones",

@@ -33,27 +33,38 @@ FLOOR = 1e-3  # of a standard deviation, so that an input which never varies is 
 
 
 class Probe(nn.Module):
-    """A network's head, begun afresh in other coordinates of its inputs: ``(inputs - mean) @ axes``.
+    """A network's head, begun afresh in other coordinates: ``(inputs - mean) * scale``, along some directions.
 
     Args:
         network: of which the head is to learn.
         mean: (D,) of the inputs over the rows trained on.
-        axes: (D, K).
+        scale: (D,) likewise.
+        directions: (D, K), orthonormal; None for the inputs as they are.
         dropout: of the coordinates, in training.
         members: the hidden layer is so many independent ones, which learn side by side and are averaged.
     """
 
     mean: Tensor
-    axes: Tensor
+    scale: Tensor
+    directions: Tensor | None
 
-    def __init__(self, network: Network, mean: Tensor, axes: Tensor, dropout: float, members: int):
+    def __init__(
+        self,
+        network: Network,
+        mean: Tensor,
+        scale: Tensor,
+        directions: Tensor | None,
+        dropout: float,
+        members: int,
+    ):
         super().__init__()
         hidden, outputs = network.head.fc1.out_features, network.head.fc2.out_features
-        network.head = Head(axes.shape[1], hidden, outputs)
+        network.head = Head(len(mean) if directions is None else directions.shape[1], hidden, outputs)
         network.head.fc2.weight.data /= members**0.5  # each member begins as a head of its width does
         self.head, self.dropout, self.members = network.head, dropout, members
         self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("axes", axes, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("directions", directions, persistent=False)
 
     def forward(self, coordinates: Tensor, frozen: bool = False) -> Tensor:
         """(N, K) to (N, members, outputs) scores."""
@@ -63,11 +74,15 @@ class Probe(nn.Module):
         return torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias
 
     def coordinates(self, inputs: Tensor) -> Tensor:
-        return (inputs.float() - self.mean) @ self.axes
+        scaled = (inputs.float() - self.mean) * self.scale
+        return scaled if self.directions is None else scaled @ self.directions
 
     def folded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the network as one for inputs as they are."""
-        weight = state["head.fc1.weight"].double() @ self.axes.T.to(state["head.fc1.weight"]).double()
+        weight = state["head.fc1.weight"].double()
+        if self.directions is not None:
+            weight = weight @ self.directions.T.to(weight)
+        weight = weight * self.scale.to(weight)
         bias = state["head.fc1.bias"].double() - weight @ self.mean.to(weight)
         return {**state, "head.fc1.weight": weight.float(), "head.fc1.bias": bias.float()}
 
@@ -115,11 +130,10 @@ class ProbeFeed(Feed):
         mean, std = x.mean(0), x.std(0, correction=0) + FLOOR
         shares = x.shape[1] / len(network.parts)  # every part weighs the same, however wide it is
         scale = torch.cat([std.new_full((width,), (shares / width) ** 0.5) for width in network.parts]) / std
+        directions = None
         if 0 < recipe.directions < min(x.shape):
-            axes = scale[:, None] * principal_directions((x - mean) * scale, recipe.directions, recipe.seed)
-        else:
-            axes = scale.diag()
-        self.probe = Probe(network, mean, axes, recipe.dropout, recipe.members).to(self.accelerator.device)
+            directions = principal_directions((x - mean) * scale, recipe.directions, recipe.seed)
+        self.probe = Probe(network, mean, scale, directions, recipe.dropout, recipe.members).to(x.device)
         self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).to(x)
         parts = np.array_split(self.inputs, math.ceil(len(self.inputs) / 1024))
         self.inputs = np.concatenate([
