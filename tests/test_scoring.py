@@ -233,7 +233,7 @@ def test_reads_a_bounded_number_ahead(tiny):
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tiny, monkeypatch):
-    monkeypatch.setattr(scoring, "CACHE", 0)  # so four batches, which are full at once
+    monkeypatch.setattr(scoring, "KEPT", 40)  # more than can be waiting, so some are always done
     metric = create_metric(tiny("none"), device="cpu", batch_size=2)
     sizes = set()
     with closing(metric.score_files(endless(), workers=2)) as rows:
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tiny, monkeypatch):
             for _ in itertools.islice(rows, 50):
                 pass
             pictures = alive()
-            assert len(pictures) <= 4 * 2 + 2 * (2 + 2) + 4 * 2  # kept, being decoded, in batches
+            assert len(pictures) <= 40 + 2 * (2 + 2) + 4 * 2  # kept, being decoded, in batches
             done = [d for d in pictures if d.features.done()]
             # what the network has seen goes; one may be caught in the middle of that
             assert sum(d.views is not None for d in done) <= 1
