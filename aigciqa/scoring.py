@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import InputError
+from .folding import folded
 from .records import Row
 from .sources import Item
 from .transform import normalise, read_views
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .onnx import OnnxMetric
 
 _PROCESS = threading.Lock()  # held while torch's number of threads is changed
+_SCARCE = threading.Lock()  # held while a picture that did not fit into memory is decoded once more
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CACHE = 32 << 20  # bytes of features that are kept
@@ -88,7 +89,7 @@ class Opened:
 
 
 class Runner:
-    """A network on one device, as a thread that computes batches in turn.
+    """A network on one device, which computes batches.
 
     Args:
         network: has ``features`` and ``regress``, as `aigciqa.model.Network`.
@@ -110,23 +111,11 @@ class Runner:
     ):
         self.network, self.config, self.device, self.size = network, config, device, size
         self.padded = compiled
+        self.threads = threads
         self.compute: Any = torch.compile(network.features) if compiled else network.features
-        begin = None if threads is None else lambda: _limit_threads(threads)
-        self.thread = ThreadPoolExecutor(1, initializer=begin)
-
-    def submit(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> "Future[list[Row]]":
-        batch = self.thread.submit(self._run, new, rows)
-
-        def give_up(batch: "Future[list[Row]]") -> None:
-            if batch.cancelled():
-                for distinct in new:
-                    distinct.features.cancel()  # other runners may wait for it
-
-        batch.add_done_callback(give_up)
-        return batch
 
     @torch.inference_mode()
-    def _run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
+    def run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
         try:
             features = self._features([d.views for d in new if d.views is not None])
         except BaseException as error:
@@ -174,6 +163,37 @@ class Runner:
             return Row(item.picture, item.reference, None, str(error))
 
 
+class Runners:
+    """A thread for each runner; they take batches from one queue, so none waits for a slower one.
+
+    Args:
+        runners: what computes.
+    """
+
+    def __init__(self, runners: Sequence[Runner]):
+        self.count, self.size = len(runners), runners[0].size
+        waiting = list(runners)
+        self.own = threading.local()
+
+        def begin() -> None:
+            self.own.runner = waiting.pop()
+            if self.own.runner.threads is not None:
+                _limit_threads(self.own.runner.threads)
+
+        self.pool = ThreadPoolExecutor(self.count, "network", begin)
+
+    def submit(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> "Future[list[Row]]":
+        batch = self.pool.submit(lambda: self.own.runner.run(new, rows))
+
+        def give_up(batch: "Future[list[Row]]") -> None:
+            if batch.cancelled():
+                for distinct in new:
+                    distinct.features.cancel()  # other runners may wait for it
+
+        batch.add_done_callback(give_up)
+        return batch
+
+
 def score_items(
     metric: "Metric | OnnxMetric",
     items: Iterable[Item],
@@ -203,10 +223,8 @@ def score_items(
         raise InputError(f"on_error must be row or stop, not {on_error!r}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
-    with ExitStack() as stack:
-        runners = _runners(metric, devices, compiled)
-        for runner in runners:
-            stack.enter_context(runner.thread)
+    runners = Runners(_runners(metric, devices, compiled))
+    with runners.pool:
         for rows in _pipeline(metric, items, runners, workers or min(THREADS, _cores())):
             for row in rows:
                 if on_error == "stop" and row.error:
@@ -215,19 +233,19 @@ def score_items(
 
 
 def _pipeline(
-    metric: "Metric | OnnxMetric", items: Iterable[Item], runners: Sequence[Runner], workers: int
+    metric: "Metric | OnnxMetric", items: Iterable[Item], runners: Runners, workers: int
 ) -> Iterator[list[Row]]:
     config = metric.config
-    size = runners[0].size
+    size = runners.size
     cache = Cache(max(4 * size, min(KEPT, CACHE // (4 * metric.network.width))))
     opening: deque[Future[Opened]] = deque()
     computing: deque[Future[list[Row]]] = deque()
     remaining = iter(items)
     with ThreadPoolExecutor(workers, "decode", lambda: _limit_threads(1)) as pool:
         try:
-            for turn in itertools.count():
-                rows: list[Opened | Row] = []
-                new: list[Distinct] = []
+            rows: list[Opened | Row] = []
+            new: list[Distinct] = []
+            while True:
                 while len(new) < size and len(rows) < 4 * size:
                     wanted = 2 * (size + workers) - len(opening)
                     opening.extend(
@@ -237,12 +255,15 @@ def _pipeline(
                     if not opening:
                         break
                     rows.append(_queued(opening.popleft().result(), new))
+                # a row whose reference does not fit comes with the next batch
+                later = rows[-1:] if len(new) > size else []
                 if rows:
-                    computing.append(runners[turn % len(runners)].submit(new, rows))
-                while computing and (not rows or len(computing) > 2 * len(runners)):
+                    computing.append(runners.submit(new[:size], rows[: len(rows) - len(later)]))
+                while computing and (not rows or len(computing) > 2 * runners.count):
                     yield computing.popleft().result()
                 if not rows:
                     return
+                rows, new = later, new[size:]
         finally:
             for future in itertools.chain[Future[Any]](opening, computing):
                 future.cancel()
@@ -274,11 +295,23 @@ def _distinct(name: str, data: bytes | None, config: MetricConfig, cache: Cache)
         content, found, new = name, Distinct(name), True
     if new:
         try:
-            found.views = read_views(content, config.transform, name)
+            found.views = _views(content, config, name)
             found.decoded.set_result(None)
         except BaseException as error:
             found.decoded.set_exception(error)
     return found
+
+
+def _views(content: Any, config: MetricConfig, name: str) -> Tensor:
+    try:
+        return read_views(content, config.transform, name)
+    except InputError as error:
+        if not isinstance(error.__cause__, MemoryError):
+            raise
+    with _SCARCE:  # what the other threads had decoded is gone now, perhaps
+        if isinstance(content, io.BytesIO):
+            content.seek(0)
+        return read_views(content, config.transform, name)
 
 
 def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
@@ -325,16 +358,33 @@ def _runners(
     if [device.type for device in wanted] == ["cpu"]:
         wanted *= min(threads, RUNNERS)
     threads = max(1, threads // max(1, sum(device.type == "cpu" for device in wanted)))
+    networks = {
+        device: _ready(whole if device == here else copy.deepcopy(whole).to(device), metric.config, threads)
+        for device in set(wanted)
+    }
     runners = []
     for device in wanted:
-        network = whole if device == here else copy.deepcopy(whole).to(device)
         size, some = metric.batch(device), None
         if device.type == "cpu":
             some = threads
             if threads == 1:
                 size = metric.batch_size or max(1, BATCH // metric.config.transform.views)
-        runners.append(Runner(network, metric.config, device, size, compiled, some))
+        runners.append(Runner(networks[device], metric.config, device, size, compiled, some))
     return runners
+
+
+def _ready(network: nn.Module, config: MetricConfig, threads: int) -> nn.Module:
+    """The network, made faster, which pays after a few pictures."""
+    with ThreadPoolExecutor(1, initializer=lambda: _limit_threads(threads)) as alone:
+        example = _example(config).to(next(network.parameters()))
+        return alone.submit(folded, network, example).result()
+
+
+def _example(config: MetricConfig) -> Tensor:
+    """Noise in the shape of one preprocessed picture."""
+    transform = config.transform
+    shape = (transform.views,) * (transform.views > 1) + (3, transform.crop, transform.crop)
+    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def _limit_threads(count: int) -> None:

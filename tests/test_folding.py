@@ -1,0 +1,96 @@
+"""Batch normalisation folded away, and where it must not be."""
+
+import pytest
+import torch
+from torch import nn
+
+from aigciqa.config import MetricConfig
+from aigciqa.folding import folded
+from aigciqa.model import Network
+
+
+def network(backbone="test_efficientnet", **options):
+    """With running statistics that a fresh one does not have."""
+    torch.manual_seed(0)
+    made = Network(MetricConfig(name="x", backbone=backbone, reference="none", **options))
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.uniform_(-0.5, 0.5)
+    return made.eval().requires_grad_(False)
+
+
+def norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_efficientnet", "test_resnet", "mobilenetv3_small_050", "resnet18"]
+)
+def test_features_are_the_same_and_no_norm_is_left(backbone):
+    plain = network(backbone)
+    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    made = folded(plain, torch.rand(1, 3, 64, 64))
+    assert norms(plain) > 0 == norms(made)
+    images = torch.rand(3, 3, 64, 64)
+    expected, found = plain.features(images), made.features(images)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+    assert made.head.fc1.weight.data_ptr() == plain.head.fc1.weight.data_ptr()
+
+
+def test_networks_without_batch_norm_stay_as_they_are():
+    plain = network("test_vit")
+    assert folded(plain, torch.rand(1, 3, 224, 224)) is plain
+
+
+def test_somebodys_hooks_see_the_modules_they_were_put_on():
+    plain = network()
+    norm = next(module for module in plain.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.register_forward_hook(lambda *_: None)
+    assert folded(plain, torch.rand(1, 3, 64, 64)) is plain
+
+
+class Twice(nn.Module):
+    """Folding one of its norms into the convolution would change what the other sees."""
+
+    def __init__(self, shared_convolution):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
+        self.again = shared_convolution
+
+    def features(self, images):
+        x = self.convolution(images)
+        y = self.convolution(images) if self.again else x
+        return torch.cat([self.norms[0](x), self.norms[1](y)], 1).mean((2, 3))
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_convolution_that_feeds_two_norms_is_left_alone(again):
+    plain = Twice(again).eval()
+    plain.norms[1].running_mean.fill_(3)
+    images = torch.rand(2, 3, 16, 16)
+    made = folded(plain, images)
+    assert torch.allclose(made.features(images), plain.features(images))
+    assert norms(made) == 2
+
+
+class Summed(nn.Module):
+    """Its convolution goes to a norm, and is seen by something else too."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def features(self, images):
+        x = self.convolution(images)
+        return (self.norm(x) + x).mean((2, 3))
+
+
+def test_folding_that_would_change_the_features_is_not_done():
+    plain = Summed().eval()
+    plain.norm.running_var.fill_(4)
+    assert folded(plain, torch.rand(1, 3, 16, 16)) is plain
