@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import MetricConfig, Transform, paper_config
     from .errors import AigciqaError, CheckpointError, InputError
     from .metric import Metric
+    from .ranking import rank
     from .registry import create_metric, list_metrics, metric_info
 
 _HOME = {
@@ -33,6 +34,7 @@ _HOME = {
     "list_metrics": "registry",
     "metric_info": "registry",
     "paper_config": "config",
+    "rank": "ranking",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "list_metrics",
     "metric_info",
     "paper_config",
+    "rank",
 ]
 
 
