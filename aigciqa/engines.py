@@ -1,8 +1,12 @@
 """What computes the scores that the command line asks for: PyTorch, onnxruntime or Ray."""
 
+import hashlib
+import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +15,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from .config import MetricConfig
+    from .metric import Metric
     from .records import Row
     from .sources import Item
 
@@ -77,6 +82,16 @@ class Scorer:
         if self.engine == "torch" and self.metric.device is not None:
             self.metric.load()
 
+    def maps(self, folder: str) -> "MapFolder":
+        """Where maps of the pictures go."""
+        from .metric import Metric
+
+        if self.engine != "torch" or not isinstance(self.metric, Metric):
+            raise InputError(
+                "maps are made with PyTorch on this machine; leave out --map, or --engine and .onnx"
+            )
+        return MapFolder(self.metric, folder, self.dimensions[0])
+
     def half(self) -> bool:
         """Whether to compute in half precision."""
         precision = self.how["precision"]
@@ -118,3 +133,52 @@ class Scorer:
             devices=self.how["devices"] or None,
             compiled=self.how["compiled"],
         )
+
+
+class MapFolder:
+    """Writes maps of scored pictures into one folder.
+
+    Args:
+        metric: that scored them.
+        folder: made where it is missing.
+        dimension: whose maps; None for the metric's own.
+
+    Raises:
+        InputError: when there can be no such folder.
+    """
+
+    def __init__(self, metric: "Metric", folder: str | os.PathLike[str], dimension: str | None = None):
+        self.metric, self.folder, self.dimension = metric, Path(folder), dimension
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: is no folder for maps: {error.strerror}; name another") from None
+
+    def path(self, item: "Item") -> Path:
+        """Where an item's map is: its stem, and a digest of the whole name, so that no two are the same.
+
+        Args:
+            item: of which the map is.
+        """
+        whole = repr((item.picture, item.reference or None)).encode(errors="surrogateescape")
+        stem = (
+            re.sub(r"[^\w.-]+", "_", Path(item.picture).stem, flags=re.ASCII).strip("._-")[:80] or "picture"
+        )
+        return self.folder / f"{stem}-{hashlib.blake2b(whole, digest_size=6).hexdigest()}.png"
+
+    def add(self, item: "Item") -> Path:
+        """Write the map of an item that has scores.
+
+        Args:
+            item: the picture, and its reference.
+
+        Raises:
+            InputError: when it cannot be read any more, or the map not be written.
+        """
+        picture, reference = (
+            name if data is None else data
+            for name, data in ((item.picture, item.data), (item.reference, item.reference_data))
+        )
+        found = self.metric.explain(picture, reference or None, dimension=self.dimension)
+        found.save(self.path(item))
+        return self.path(item)

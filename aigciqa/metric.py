@@ -13,21 +13,26 @@ from . import image
 from .config import MetricConfig
 from .errors import InputError
 from .image import Pictures
-from .model import load_network
+from .model import open_network
 from .transform import normalise, preprocess, read_views
-from .weights import load_weights, parse_source
+from .weights import parse_source
 
 if TYPE_CHECKING:
+    from .explain import QualityMap
     from .records import Row
 
 _LOADING = threading.Lock()
+_FORKED: list[int] = []  # the thread that goes on in a forked process, until a metric is used there
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _FORKED.append(threading.get_ident()))
 
 
 class Metric(nn.Module):
     """Scores generated pictures, beside their references where the metric has them. Higher is better.
 
     The checkpoint is opened at first use: by scoring, or by asking for its parameters or its config.
-    A metric always computes in evaluation mode, whatever `train` is told.
+    A metric always computes in evaluation mode, whatever `train` is told. Threads may share one. In a process that
+    was forked it computes with one thread of PyTorch's, as the workers of a `DataLoader` do.
 
     Its arguments are those of `create_metric`.
 
@@ -194,6 +199,30 @@ class Metric(nn.Module):
             self, items, on_error=on_error, workers=workers, devices=devices, compiled=compiled
         )
 
+    def explain(
+        self, image: Any, reference: Any = None, *, method: str = "windows", dimension: str | None = None
+    ) -> "QualityMap":
+        """Where a picture loses its score, as a map.
+
+        Args:
+            image: one picture.
+            reference: its reference, for metrics that have one.
+            method: ``"windows"``, ``"occlusion"`` or ``"gradient"``, see `aigciqa.explain.explain`.
+            dimension: whose score; None for `dimension`.
+
+        Raises:
+            InputError: for a picture, a reference, a method or a dimension that is none.
+            CheckpointError: when the checkpoint cannot be opened.
+
+        Examples:
+            >>> found = Metric("nr-aigciqa", device="cpu").explain("gen.png")
+            >>> found.map.shape, found.peak
+            ((16, 16), (..., ...))
+        """
+        from .explain import explain
+
+        return explain(self, image, reference, method=method, dimension=dimension)
+
     def _scores(self, images: Pictures, references: Any) -> Tensor:
         """(N, dimensions), float32."""
         if self.metric_mode == "NR" and references is not None:
@@ -275,12 +304,15 @@ class Metric(nn.Module):
         Raises:
             CheckpointError: when it cannot be found, fetched or trusted.
         """
+        if (
+            threading.get_ident() in _FORKED
+        ):  # it would wait for ever for threads that were not forked with it
+            _FORKED.clear()
+            torch.set_num_threads(1)
         with _LOADING:  # several threads may use a metric for the first time at once
             if not self.loaded:
                 _ = self.dimension  # a wrong one is refused before anything large is read
-                path = self._source.weights(self.config)
-                network = load_network(self.config, load_weights(path))
-                self.network = network.to(self._device)
+                self.network = open_network(self.config, self._source).to(self._device)
         return self
 
     def __getattr__(self, name: str) -> Any:

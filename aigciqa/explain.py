@@ -1,0 +1,317 @@
+"""Quality maps: where in a picture its score is lost."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import attribution, image
+from .errors import InputError
+from .image import Array
+from .transform import in_bytes, preprocess, resize
+
+if TYPE_CHECKING:
+    from .metric import Metric
+
+METHODS = ("windows", "occlusion", "gradient")
+REDUCED = 2_000_000  # pixels to which occlusion, gradients and overlays reduce larger pictures
+CELLS = 16  # of the gradient's map, along the shorter side
+AROUND = 7  # windows, along each side, that a window is compared with
+FLOOR = 0.2  # of the score range: the least that the top of the colour ramp stands for
+# Matplotlib's inferno (CC0), every eighth of it: its lightness grows evenly, also for the colour-blind and in grey.
+RAMP = ((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10),
+        (249, 201, 50), (252, 255, 164))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class QualityMap:
+    """Where a picture loses its score.
+
+    Args:
+        map: (rows, columns), float32, in points of the score: positive where the score is lost, the more the higher.
+            Row i and column j are the pixels from ``i * cell`` and ``j * cell`` on. What is compared with depends
+            on the method, see `explain`.
+        cell: side in pixels of what a value stands for.
+        size: (width, height) of the picture in pixels.
+        score: of the whole picture.
+        dimension: which it is of.
+        method: how the map was made.
+        score_range: lowest and highest score of the metric.
+        picture: the picture, RGB, reduced to two million pixels where it is larger.
+    """
+
+    map: Array
+    cell: float
+    size: tuple[int, int]
+    score: float
+    dimension: str
+    method: str
+    score_range: tuple[float, float]
+    picture: Image.Image
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """(x, y) in pixels, where most is lost; the middle of the cell."""
+        row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
+        x, y = (
+            int(min((k + 0.5) * self.cell, (k * self.cell + n) / 2))
+            for k, n in zip((column, row), self.size, strict=True)
+        )
+        return x, y
+
+    @property
+    def top(self) -> float:
+        """What the upper end of the colour ramp stands for, so that a small loss does not glare."""
+        low, high = self.score_range
+        return max(float(self.map.max()), FLOOR * (high - low))
+
+    def overlay(self) -> Image.Image:
+        """The picture, the picture in grey under the map in colour, and the legend, side by side.
+
+        Examples:
+            >>> from aigciqa import create_metric
+            >>> create_metric("nr-aigciqa", device="cpu").explain("gen.png").overlay().mode
+            'RGB'
+        """
+        picture = self.picture
+        if factor := min(127 // picture.height, 1024 // picture.width):  # what is small is shown larger
+            picture = picture.resize([n * (factor + 1) for n in picture.size], Image.Resampling.NEAREST)
+        width, height = picture.size
+        heat = self._spread(width, height)[:, :, None]
+        grey = np.asarray(picture.convert("L"), np.float32)[:, :, None]
+        opacity = 0.25 + 0.55 * heat
+        mixed = grey * (1 - opacity) + coloured(heat[:, :, 0]) * opacity
+        sheet = Image.new("RGB", (2 * width + 8 + 110, max(height, 128)), "white")
+        sheet.paste(picture, (0, 0))
+        sheet.paste(Image.fromarray(mixed.round().astype(np.uint8)), (width + 8, 0))
+        self._draw_legend(sheet, 2 * width + 16)
+        return sheet
+
+    def _spread(self, width: int, height: int) -> Array:
+        """(height, width): the map over the picture, from 0, nothing lost, to 1."""
+        rows, columns = (min(n, m) for n, m in zip(self.map.shape, self.size[::-1], strict=True))
+        box = (0, 0, self.size[0] / self.cell, self.size[1] / self.cell)
+        values = Image.fromarray(np.clip(self.map[:rows, :columns] / self.top, 0, 1).astype(np.float32))
+        box = (0, 0, min(box[2], values.width), min(box[3], values.height))
+        return np.asarray(values.resize((width, height), Image.Resampling.BILINEAR, box))
+
+    def _draw_legend(self, sheet: Image.Image, left: int) -> None:
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+        top, bottom = 40, sheet.height - 24
+        bar = coloured(np.linspace(1, 0, bottom - top)[:, None].repeat(14, 1))
+        sheet.paste(Image.fromarray(bar.round().astype(np.uint8)), (left, top))
+        draw.text((left, 2), f"{self.dimension}\nlost, points", "black", font)
+        for share in (0.0, 0.5, 1.0):
+            y = bottom - share * (bottom - top)
+            draw.text(
+                (left + 20, y - 6),
+                f"{share * self.top:.2g}" + (" or less" if not share else ""),
+                "black",
+                font,
+            )
+        draw.text((left, bottom + 8), f"score {self.score:.2f}", "black", font)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `overlay` as a PNG.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            InputError: when it cannot be written, or its ending is another.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"{path}: maps are saved as PNG; name it {path.with_suffix('.png').name}")
+        try:
+            self.overlay().save(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def coloured(values: Array) -> Array:
+    """(H, W) in [0, 1] to (H, W, 3) float in [0, 255], dark to bright.
+
+    Examples:
+        >>> coloured(np.array([[0.0, 1.0]])).tolist()
+        [[[0.0, 0.0, 4.0], [252.0, 255.0, 164.0]]]
+    """
+    at = np.linspace(0, 1, len(RAMP))
+    return np.stack([np.interp(values, at, channel) for channel in zip(*RAMP, strict=True)], -1)
+
+
+def explain(
+    metric: "Metric",
+    picture: Any,
+    reference: Any = None,
+    *,
+    method: str = "windows",
+    dimension: str | None = None,
+) -> QualityMap:
+    """Where a picture loses its score; what `Metric.explain` does.
+
+    - ``"windows"``: windows at native resolution, overlapping by half, are scored each by itself; a place gets the mean
+      of those over it. The map is how much less that is than of the windows around; beside a reference of the same
+      size, than the reference itself would have in the same place.
+    - ``"occlusion"``: how much the score of the picture rises when a square is replaced by what surrounds it.
+    - ``"gradient"``: integrated gradients from a picture without detail; the map adds up to its score less the
+      picture's.
+
+    A reference of another size is compared as a whole with each window. Occlusion and gradients see a picture of more
+    than two million pixels reduced to these.
+
+    Args:
+        metric: of any kind of reference.
+        picture: one of those that `aigciqa.image.read` takes.
+        reference: likewise; for full reference, and if there is one for partial reference.
+        method: one of the above.
+        dimension: whose score; None for the metric's own.
+
+    Raises:
+        InputError: for a picture, a reference, a method or a dimension that is none.
+
+    Examples:
+        >>> from aigciqa import create_metric
+        >>> found = explain(create_metric("fr-aigciqa", device="cpu"), "gen.png", "ref.png")
+        >>> found.map.shape, found.cell, found.dimension
+        ((16, 16), 32.0, 'quality')
+    """
+    if method not in METHODS:
+        raise InputError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
+    column = _column(metric, dimension)
+    _check_reference(metric, reference)
+    seen = _read(picture, "picture")
+    beside = None if reference is None else _read(reference, "reference")
+    made = _by_windows if method == "windows" else partial(_by_attribution, method=method)
+    values, cell, score = made(metric, seen, beside, column)
+    return QualityMap(
+        values.float().cpu().numpy(),
+        cell,
+        (seen.shape[-1], seen.shape[-2]),
+        score,
+        metric.config.dimensions[column],
+        method,
+        metric.score_range,
+        Image.fromarray(_reduced(seen)[0].permute(1, 2, 0).numpy()),
+    )
+
+
+def _column(metric: "Metric", dimension: str | None) -> int:
+    names = metric.config.dimensions
+    chosen = dimension or metric.dimension
+    if chosen not in names:
+        raise InputError(
+            f"{metric.metric_name} predicts {', '.join(names)}, not {chosen!r}; choose one of these"
+        )
+    return names.index(chosen)
+
+
+def _check_reference(metric: "Metric", reference: Any) -> None:
+    if metric.metric_mode == "NR" and reference is not None:
+        raise InputError(f"{metric.metric_name} judges a picture alone; pass no reference, or use fr-aigciqa")
+    if metric.metric_mode == "FR" and reference is None:
+        raise InputError(f"{metric.metric_name} compares with a reference; pass it, or use nr-aigciqa")
+
+
+def _read(picture: Any, what: str) -> Tensor:
+    """(1, 3, H, W), uint8, on the CPU."""
+    if isinstance(picture, list | tuple):
+        raise InputError(f"{what}: a map is of one picture; pass each of the list by itself")
+    found = image.read_one(picture, what)
+    if len(found) != 1:
+        raise InputError(f"{what}: a map is of one picture; pass each of the batch by itself")
+    return in_bytes(found.detach()).cpu()
+
+
+def _reduced(picture: Tensor) -> Tensor:
+    """(1, 3, H, W) of at most `REDUCED` pixels."""
+    height, width = picture.shape[-2:]
+    factor = (REDUCED / (height * width)) ** 0.5
+    if factor >= 1:
+        return picture.contiguous()
+    return resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
+
+
+def _features(metric: "Metric", picture: Tensor) -> Tensor:
+    """(1, D) of a picture as it is scored."""
+    network = metric.network
+    return network.features(preprocess(picture, metric.config.transform).to(next(network.parameters())))
+
+
+@torch.no_grad()
+def _by_windows(
+    metric: "Metric", picture: Tensor, reference: Tensor | None, column: int
+) -> tuple[Tensor, float, float]:
+    """The map, the side of its cells in pixels, and the score of the whole picture."""
+    network, transform = metric.network, metric.config.transform
+    seen = [_features(metric, picture)] + ([] if reference is None else [_features(metric, reference)])
+    score = float(network.regress(*seen)[0, column])
+    aligned = reference is not None and reference.shape == picture.shape
+    height, width = picture.shape[-2:]
+    factor = 1.0
+    if transform.tiles:  # enlarged where the metric enlarges it
+        factor = max(1.0, transform.crop / min(height, width))
+    enlarged = [
+        resize(one, round(height * factor), round(width * factor))
+        for one in ([picture, reference] if aligned and reference is not None else [picture])
+    ]
+    side = attribution.window_side(network, transform, *enlarged[0].shape[-2:])
+    blocks = [
+        attribution.window_features(network, one, whole, side, transform, metric.batch(metric.device))
+        for one, whole in zip(enlarged, seen, strict=False)
+    ]
+    beside = None if reference is None else attribution.whole_features(network, seen[1])
+    scores = torch.empty([-(-n // (side // 2)) + 1 for n in enlarged[0].shape[-2:]])
+    best = torch.empty_like(scores)  # what the reference would have in the same place
+    for block in zip(*blocks, strict=True):
+        (row, left, found), there = block[0], block[-1][2].flatten(0, 1) if aligned else beside
+        here = found.flatten(0, 1)
+        place = np.s_[row : row + found.shape[0], left : left + found.shape[1]]
+        if there is not None and not aligned:
+            there = there.expand(len(here), -1)
+        scores[place] = network.regress(here, there)[:, column].view(found.shape[:2]).float().cpu()
+        if aligned:
+            best[place] = network.regress(there, there)[:, column].view(found.shape[:2]).float().cpu()  # type: ignore[arg-type]
+    if not aligned:
+        best = _of_others(scores)
+    return F.avg_pool2d((best - scores)[None], 2, 1)[0], side / 2 / factor, score
+
+
+def _of_others(scores: Tensor) -> Tensor:
+    """What the windows around have; a picture without damage has plain places, too, which score less."""
+    around = min(AROUND, 2 * (min(scores.shape) // 2) - 1)
+    padded = F.pad(scores[None, None], (around // 2,) * 4, "replicate")
+    return F.avg_pool2d(padded, around, 1)[0, 0]
+
+
+def _by_attribution(
+    metric: "Metric", picture: Tensor, reference: Tensor | None, column: int, method: str
+) -> tuple[Tensor, float, float]:
+    """The map, the side of its cells in pixels, and the score of the whole picture."""
+    network, transform = metric.network, metric.config.transform
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        beside = None if reference is None else _features(metric, reference)
+        score = float(network.regress(_features(metric, picture), beside)[0, column])
+    reduced = _reduced(picture).to(parameter.device)
+
+    def scored(images: Tensor) -> Tensor:
+        found = network.features(preprocess(images, transform).to(parameter))
+        return network.regress(found, None if beside is None else beside.expand(len(found), -1))[
+            :, column
+        ].float()
+
+    factor = picture.shape[-1] / reduced.shape[-1]
+    if method == "gradient":
+        cell = max(1, min(reduced.shape[-2:]) // CELLS)
+        return attribution.gradient(scored, reduced, cell), cell * factor, score
+    with torch.no_grad():
+        lost, cell = attribution.occlusion(scored, reduced, metric.batch(parameter.device))
+    return lost, cell * factor, score

@@ -1,0 +1,275 @@
+"""Quality maps: their shape, sign and unit, what they point at, and the folder of them."""
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import EXAMPLES, tiny_config
+from PIL import Image
+
+from aigciqa import InputError, create_metric
+from aigciqa.attribution import part
+from aigciqa.cli import score
+from aigciqa.config import Transform
+from aigciqa.engines import MapFolder
+from aigciqa.explain import QualityMap, coloured
+from aigciqa.model import Network
+from aigciqa.sources import Item
+from aigciqa.weights import save_checkpoint
+
+TILED = {"feature": "stages", "cells": 2, "transform": Transform(resize=64, crop=64, tiles=2)}
+
+
+@pytest.fixture
+def metric(tiny, tmp_path):
+    """A metric with random weights, as the papers have it or with tiles."""
+
+    def make(reference="none", tiled=False, **how):
+        if not tiled:
+            return create_metric(tiny(reference), device="cpu", **how)
+        torch.manual_seed(0)
+        config = tiny_config(reference, **TILED)
+        network = Network(config).eval()
+        for module in network.head.children():
+            torch.nn.init.normal_(module.weight, std=0.1)
+        save_checkpoint(tmp_path / f"tiled-{reference}", config, network.state_dict())
+        return create_metric(tmp_path / f"tiled-{reference}", device="cpu", **how)
+
+    return make
+
+
+def a_map(values, **changes):
+    size = (values.shape[1] * 10, values.shape[0] * 10)
+    given = {
+        "cell": 10.0, "size": size, "score": 3.0, "dimension": "quality", "method": "windows",
+        "score_range": (0.0, 5.0), "picture": Image.new("RGB", size, "grey"),
+    }  # fmt: skip
+    return QualityMap(values.astype(np.float32), **(given | changes))
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("method", ["windows", "occlusion", "gradient"])
+def test_covers_the_picture(metric, picture, method, tiled, one_thread):
+    m = metric(tiled=tiled)
+    found = m.explain(picture(150, 100), method=method)
+    assert found.map.dtype == np.float32 and np.isfinite(found.map).all()
+    rows, columns = found.map.shape
+    assert (rows - 1) * found.cell < 100 <= rows * found.cell + 1e-6
+    assert (columns - 1) * found.cell < 150 <= columns * found.cell + 1e-6
+    assert found.score == pytest.approx(float(m(picture(150, 100))), abs=1e-4)
+    assert found.map.std() > 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (64, 65), (33, 17)])
+@pytest.mark.parametrize("method", ["windows", "occlusion", "gradient"])
+def test_any_size(metric, picture, size, method, one_thread):
+    for tiled in (False, True):
+        found = metric(tiled=tiled).explain(picture(*size), method=method)
+        assert np.isfinite(found.map).all()
+        assert 0 <= found.peak[0] < size[0] and 0 <= found.peak[1] < size[1]
+        assert min(found.overlay().size) >= 100
+
+
+def test_windows_of_the_papers_networks_score_as_the_metric_does(metric, picture, one_thread):
+    """In the interior a cell is the mean of the four windows over it, less that of the windows around."""
+    m = metric()
+    pixels = np.asarray(picture(72 * 4, 72 * 4))
+    cell = 36
+    found = m.explain(pixels)
+    assert found.cell == cell
+    with torch.no_grad():
+        scores = np.array([
+            [float(m(mirrored(pixels, (i - 1) * cell, (j - 1) * cell, 72))) for j in range(9)] for i in range(9)
+        ])  # fmt: skip
+    padded = np.pad(scores, 3, "edge")
+    around = np.array([[padded[i : i + 7, j : j + 7].mean() for j in range(9)] for i in range(9)])
+    lost = around - scores
+    expected = (lost[1:, 1:] + lost[:-1, 1:] + lost[1:, :-1] + lost[:-1, :-1]) / 4
+    np.testing.assert_allclose(found.map, expected, atol=2e-4)
+
+
+def mirrored(pixels, top, left, side):
+    padded = np.pad(pixels, ((side, side), (side, side), (0, 0)), "symmetric")
+    return np.ascontiguousarray(padded[top + side : top + 2 * side, left + side : left + 2 * side])
+
+
+def test_blocks_do_not_show(metric, picture, monkeypatch, one_thread):
+    m = metric(tiled=True)
+    whole = m.explain(picture(400, 300)).map
+    monkeypatch.setattr("aigciqa.attribution.BLOCK", 160**2)
+    np.testing.assert_allclose(m.explain(picture(400, 300)).map, whole, atol=0.2 * whole.std())
+
+
+def test_gradients_add_up_to_the_score(metric, picture, monkeypatch, one_thread):
+    """Completeness: the map's sum is what the picture loses against the one without detail."""
+    from aigciqa.attribution import blurred
+
+    monkeypatch.setattr("aigciqa.attribution.STEPS", 64)
+    m = metric()
+    pixels = torch.from_numpy(np.array(picture(96, 80))).permute(2, 0, 1)[None] / 255
+    found = m.explain(pixels, method="gradient")
+    expected = float(m(blurred(pixels)) - m(pixels))
+    assert found.map.sum() == pytest.approx(expected, abs=0.05 * max(abs(expected), 1))
+
+
+def test_full_reference_is_zero_beside_itself_and_not_elsewhere(metric, picture, one_thread):
+    m = metric("full", tiled=True)
+    clean = np.asarray(picture(256, 192))
+    assert abs(m.explain(clean, clean).map).max() == 0
+    damaged = clean.copy()
+    damaged[96:160, 64:128] = 255 - damaged[96:160, 64:128]
+    lost = abs(m.explain(damaged, clean).map)
+    row, column = np.unravel_index(lost.argmax(), lost.shape)
+    assert 2 <= row <= 5 and 1 <= column <= 4
+    assert lost[:, -2:].max() < 0.2 * lost.max()  # 64 pixels and more away
+
+
+@pytest.mark.parametrize("kind", ["full", "partial"])
+def test_reference_of_another_size_counts_as_a_whole(metric, picture, kind, one_thread):
+    for tiled in (False, True):
+        m = metric(kind, tiled=tiled)
+        one = m.explain(picture(150, 100), picture(90, 200, seed=1))
+        other = m.explain(picture(150, 100), picture(90, 200, seed=2))
+        assert one.map.shape == other.map.shape and not np.array_equal(one.map, other.map)
+    assert metric("partial").explain(picture()).map.std() > 0
+
+
+def test_dimensions_differ(metric, picture, one_thread):
+    m = metric(tiled=True)
+    quality, other = (m.explain(picture(), dimension=d) for d in ("quality", "authenticity"))
+    assert other.dimension == "authenticity" and not np.array_equal(quality.map, other.map)
+    assert np.array_equal(metric(tiled=True, dimension="authenticity").explain(picture()).map, other.map)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "how", "message"),
+    [
+        ("none", ("gen.png", "ref.png"), {}, "no reference"),
+        ("full", ("gen.png",), {}, "pass it"),
+        ("none", ("gen.png",), {"method": "magic"}, "windows, occlusion, gradient"),
+        ("none", ("gen.png",), {"dimension": "beauty"}, "quality, authenticity"),
+        ("none", (["gen.png"],), {}, "one picture"),
+        ("none", (torch.zeros(2, 3, 9, 9),), {}, "one picture"),
+        ("none", ("absent.png",), {}, "absent.png"),
+        ("full", ("gen.png", "absent.png"), {}, "absent.png"),
+    ],
+)
+def test_errors_say_what_to_do(metric, monkeypatch, kind, arguments, how, message):
+    monkeypatch.chdir(EXAMPLES)
+    with pytest.raises(InputError, match=message):
+        metric(kind).explain(*arguments, **how)
+
+
+def test_beyond_its_edges_a_picture_is_mirrored():
+    row = torch.arange(3).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    assert part(row, 0, -4, 1, 11)[0, 0, 0].tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
+
+
+def test_peak_is_in_the_picture_where_the_last_cell_sticks_out():
+    values = np.zeros((4, 5))
+    values[3, 4] = 1
+    assert a_map(values, size=(42, 31)).peak == (41, 30)
+    values[1, 2] = 2
+    assert a_map(values).peak == (25, 15)
+
+
+def test_overlay_shows_colours_where_the_score_is_lost(tmp_path):
+    values = np.zeros((20, 30))
+    values[10:15, 5:10] = 2
+    values[2, 2] = -9
+    found = a_map(values)
+    found.save(tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as image:
+        sheet = np.asarray(image, int)
+    assert sheet.shape[0] == 200 and sheet.shape[1] > 600
+    assert (sheet[:200, :300] == 128).all()  # the picture as it is
+    assert np.ptp(sheet[125, 308 + 75]) > 50  # bright yellow
+    assert np.ptp(sheet[25, 308 + 25]) < 10  # a gain is no loss
+    with pytest.raises(InputError, match=r"map\.png"):
+        found.save(tmp_path / "map.jpg")
+    with pytest.raises(InputError, match="cannot be written"):
+        found.save(tmp_path / "no" / "map.png")
+
+
+def test_small_losses_do_not_glare():
+    assert a_map(np.full((9, 9), 0.01)).top == 1  # a fifth of the scale
+    assert a_map(np.full((9, 9), 3.0)).top == 3
+    assert a_map(-np.ones((9, 9))).overlay().size[0] > 180
+
+
+def test_the_ramp_grows_evenly_in_lightness():
+    light = coloured(np.linspace(0, 1, 33)[None])[0] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light) > 0).all()
+
+
+def test_names_of_maps_stay_apart_and_inside(metric, tmp_path):
+    folder = MapFolder(metric(), tmp_path / "maps")
+    names = [
+        "a/cat.png",
+        "b/cat.png",
+        "../../cat.png",
+        "/etc/cat",
+        "",
+        "..",
+        "shard.tar/x.jpg",
+        "ü\udcff\0.png",
+    ]
+    paths = [folder.path(Item(name)) for name in names] + [folder.path(Item("a/cat.png", "ref.png"))]
+    assert len(set(paths)) == len(names) + 1
+    assert all(path.parent == tmp_path / "maps" and len(path.name) < 120 for path in paths)
+    assert folder.path(Item("x" * 300 + ".png")).name.startswith("x" * 80 + "-")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="name another"):
+        MapFolder(metric(), tmp_path / "file")
+
+
+def test_command_writes_a_map_for_each_picture_that_has_scores(tiny, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        picture(90, 70, seed=ord(folder)).save(tmp_path / folder / "cat.png")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    common = ["a", "b", "--metric", str(tiny()), "--device", "cpu", "--map", "maps", "-o", "s.csv"]
+    result = CliRunner().invoke(score, common)
+    assert result.exit_code == 1, result.output
+    maps = sorted((tmp_path / "maps").iterdir())
+    assert [path.name.split("-")[0] for path in maps] == ["cat", "cat"]
+    assert len({path.read_bytes() for path in maps}) == 2
+    assert "a/broken.png" in (tmp_path / "s.csv").read_text()
+    maps[0].unlink()
+    CliRunner().invoke(score, common)  # goes on where it stopped: what is missing is made
+    assert sorted((tmp_path / "maps").iterdir()) == maps
+
+
+def test_command_refuses_maps_of_other_engines():
+    result = CliRunner().invoke(score, [str(EXAMPLES / "gen.png"), "--engine", "ray", "--map", "maps"])
+    assert result.exit_code == 2 and "--map" in result.stderr
+
+
+def grain(size, seed):
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((size, size), 3)
+        for n in (6, 24, 96)
+    ]
+    return np.mean([np.asarray(one, float) for one in layers], 0).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_peak_lies_in_the_damaged_box():
+    """Full reference, packaged; `benchmarks/maps.py` has the figures on photographs."""
+    from aigciqa.training.degradations import degrade
+
+    metric, hits = create_metric("fr-aigciqa", device="cpu"), []
+    for seed, kind in enumerate(
+        ("gaussian_blur", "jpeg", "white_noise", "checkerboard", "enlarged_nearest", "grid")
+    ):
+        clean = np.asarray(Image.open(EXAMPLES / "ref.png").convert("RGB")) if seed % 2 else grain(512, seed)
+        top, left = np.random.default_rng(seed).integers(0, 512 - 150, 2)
+        damaged = clean.copy()
+        damaged[top : top + 150, left : left + 150] = degrade(
+            clean[top : top + 150, left : left + 150], kind, 4, seed=seed
+        )
+        x, y = metric.explain(damaged, clean).peak
+        hits.append(left <= x < left + 150 and top <= y < top + 150)
+    assert np.mean(hits) >= 0.8, hits
