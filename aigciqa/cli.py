@@ -4,25 +4,28 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from . import __version__
 from .errors import AigciqaError, InputError
 
 if TYPE_CHECKING:
     from .config import MetricConfig
-    from .engines import Scorer
+    from .engines import MapFolder, Scorer
     from .records import Row
     from .report import Report
     from .sources import Item
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
+SHELLS = ("bash", "zsh", "fish")
 
 
 class Command(click.Command):
@@ -44,6 +47,54 @@ class Command(click.Command):
             ctx.exit(130)
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what takes more than two seconds, where nothing can be counted, and for how long it has."""
+    begun, done = time.monotonic(), Event()
+
+    def tell() -> None:
+        if done.wait(2):
+            return
+        while not done.wait(0.5):
+            click.echo(f"\r{what} ... {time.monotonic() - begun:.0f} s", nl=False, err=True)
+        click.echo(f"\r{'':<{len(what) + 12}}\r", nl=False, err=True)
+
+    teller = Thread(target=tell, daemon=True)
+    if sys.stderr.isatty():
+        teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if teller.ident is not None:
+            teller.join()
+
+
+def complete_files(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Whatever the shell itself would complete."""
+    return [CompletionItem(begun, type="file")]
+
+
+def complete_metric(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """The named metrics, and the paths of others."""
+    from .weights import packaged_names
+
+    named = [CompletionItem(name) for name in packaged_names() if name.startswith(begun)]
+    return named or complete_files(ctx, parameter, begun)
+
+
+def complete_dimension(
+    ctx: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem[str]]:
+    """Of the named metric that was given, or else of all."""
+    from .registry import list_metrics, metric_info
+
+    given = ctx.params.get("metric")
+    names = [given] if given in list_metrics() else list_metrics()
+    found = dict.fromkeys(d for name in names for d in metric_info(name).dimensions)
+    return [CompletionItem(d) for d in found if d.startswith(begun)]
+
+
 def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """``2/5``: the second of five."""
     if value is None:
@@ -55,11 +106,12 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("sources", nargs=-1, required=True, metavar="PICTURES...")
+@click.argument("sources", nargs=-1, required=True, metavar="PICTURES...", shell_complete=complete_files)
 @click.option(
     "--ref",
     "reference",
     metavar="PATH",
+    shell_complete=complete_files,
     help="The image prompt of all, or a folder in which each picture's has the same stem.",
 )
 @click.option(
@@ -74,16 +126,21 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--metric",
     metavar="NAME",
+    shell_complete=complete_metric,
     help="A named metric, a checkpoint folder, a Hub repository (org/repo@revision) or an exported .onnx file.  "
     "[default: fr-aigciqa where there are references, else nr-aigciqa]",
 )
 @click.option(
-    "--dimension", metavar="NAME", help="Show only this dimension, such as quality.  [default: all]"
+    "--dimension",
+    metavar="NAME",
+    shell_complete=complete_dimension,
+    help="Show only this dimension, such as quality.  [default: all]",
 )
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Write rows to a .csv, .tsv, .jsonl or .parquet file; if it is there, go on where it stopped.",
 )
 @click.option(
@@ -98,12 +155,21 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     "--html",
     "page",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Write a page, too: summary, gallery, comparison of groups, errors.",
 )
 @click.option(
     "--group-by",
     metavar="PATTERN",
-    help="What --html compares, in the fields of --ref-pattern: '{0}' for SD in SD_007_00.jpg, '{parent}' for folders.",
+    help="What --html compares, in the fields of --ref-pattern: '{0}' for SD in SD_007_00.jpg, '{parent}' for folders; "
+    "or a column of the manifests, such as generator.",
+)
+@click.option(
+    "--map",
+    "map_folder",
+    metavar="DIR",
+    shell_complete=complete_files,
+    help="Write a PNG for each picture, too, that shows where its score is lost.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, in the end.")
 @click.option(
@@ -158,6 +224,7 @@ def score(
     form: str,
     page: str | None,
     group_by: str | None,
+    map_folder: str | None,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -192,23 +259,34 @@ def score(
         reference_column=reference_column,
         shard=shard,
     )
-    count = items.check()
+    with waiting("counting pictures"):
+        count = items.check()
     paired = items.referenced
     if metric is None and 0 < paired < count:
         raise InputError(
             f"{count - paired} of {count} pictures have no reference; choose --metric pr-aigciqa, which judges both "
             "kinds, nr-aigciqa, which leaves references out, or fr-aigciqa, which gives such a picture an error"
         )
-    scorer = Scorer(metric or ("fr-aigciqa" if paired else "nr-aigciqa"), dimension, **how)
+    with waiting("starting"):
+        scorer = Scorer(metric or ("fr-aigciqa" if paired else "nr-aigciqa"), dimension, **how)
     name, mode = scorer.config.name, scorer.config.mode
     if mode == "FR" and not paired:
         raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
     if mode == "NR" and (reference or ref_pattern):
         raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
     wanted = map(_alone, items) if mode == "NR" else items
+    groups = None
+    if group_by is not None and "{" not in group_by:
+        from .runs import column_groups
+
+        groups = column_groups(sources, picture_column, group_by)
     try:
-        with _report(scorer, page, group_by) as report:
-            failed = _run(scorer, wanted, count, output, "json" if as_json else form, report)
+        maps = None if map_folder is None else scorer.maps(map_folder)
+        report = _report(scorer, page, group_by)
+        failed = _run(scorer, wanted, count, output, "json" if as_json else form, report, groups, maps)
+        if report is not None:
+            with waiting(f"writing {page}"):
+                report.close()
     except KeyboardInterrupt:
         kept = f"; {output} keeps what is done, and the same command goes on from there" if output else ""
         click.echo(f"interrupted{kept}", err=True)
@@ -221,11 +299,9 @@ def _alone(item: "Item") -> "Item":
     return replace(item, reference=None, reference_data=None)
 
 
-def _report(
-    scorer: "Scorer", page: str | None, group_by: str | None
-) -> "AbstractContextManager[Report | None]":
+def _report(scorer: "Scorer", page: str | None, group_by: str | None) -> "Report | None":
     if page is None:
-        return nullcontext()
+        return None
     from .report import Report
 
     return Report(
@@ -245,6 +321,8 @@ def _run(
     output: str | None,
     form: str,
     report: "Report | None",
+    groups: Mapping[str, str] | None = None,
+    maps: "MapFolder | None" = None,
 ) -> int:
     """Score and write; the number of pictures that could not be scored."""
     from tqdm import tqdm
@@ -253,18 +331,21 @@ def _run(
     from .summary import Summary, print_table
 
     summary = Summary(scorer.dimensions)
-    remaining, beside = itertools.tee(items) if report else (iter(items), iter(()))
+    remaining, beside = itertools.tee(items) if report or maps else (iter(items), iter(()))
 
-    def count_in(row: "Row") -> None:
+    def count_in(row: "Row", new: bool = True) -> None:
         summary.add(row)
-        if report:
-            report.add(row, next(beside))
+        item = next(beside, None)
+        if report and item:
+            report.add(row, item, groups.get(row.picture) if groups else None)
+        if maps and item and row.scores is not None and (new or not maps.path(item).exists()):
+            maps.add(item)
 
     with open_results(Path(output), scorer.dimensions, scorer.stamp) if output else nullcontext() as file:
         if file is not None:
             for number, row in enumerate(file.rows(), 1):
                 _check_same(row, next(remaining, None), number, output or "")
-                count_in(row)
+                count_in(row, new=False)
         scorer.load()
         done, begun = summary.count, time.monotonic()
         hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())

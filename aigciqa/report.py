@@ -23,7 +23,7 @@ from .decode import Large
 from .errors import InputError
 from .groups import compare, describe
 from .image import Array, opened
-from .pairing import Unpaired, naming
+from .pairing import naming
 from .records import Row
 from .sources import Item
 
@@ -54,6 +54,7 @@ class Report:
         labels: what the metric learned from.
         group_by: which pictures belong together, in the fields of a reference pattern (see
             `aigciqa.sources.find_items`): ``{0}`` for ``SD`` in ``SD_007_00.jpg``, ``{parent}`` for the folder.
+            Without a field in braces it is what the page calls the groups, and `add` is given each row's.
 
     Raises:
         InputError: when there is no such field, or the page cannot be written there.
@@ -88,7 +89,7 @@ class Report:
             "groupBy": group_by,
         }
         self._dimensions = tuple(dimensions)
-        self._group = naming(group_by, "group_by") if group_by is not None else None
+        self._group = naming(group_by, "group_by") if group_by is not None and "{" in group_by else None
         self._rows: list[tuple[str, str | None, str]] = []
         self._scores = [array("d") for _ in dimensions]
         self._errors: list[tuple[str, str, str]] = []
@@ -97,7 +98,7 @@ class Report:
         self._ends = [(math.inf, -math.inf) for _ in dimensions]  # at or beyond which there is one too
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.write_bytes(b"")  # now rather than after hours
+            self._write(b"")  # now rather than after hours
             self._temporary.unlink()
         except OSError as error:
             raise self._unwritable(error) from None
@@ -111,19 +112,19 @@ class Report:
         if kind is None:
             self.close()
 
-    def add(self, row: Row, item: Item | None = None) -> None:
+    def add(self, row: Row, item: Item | None = None, group: str | None = None) -> None:
         """Take a row in, and make its previews.
 
         Args:
             row: with a score for every dimension, or an error.
             item: what was scored, for pictures that are not files of their own; None where they are.
+            group: what it belongs to, where no pattern says that; None where it belongs to nothing.
 
         Raises:
             InputError: when the row has other dimensions.
         """
-        group = self._group(row.picture) if self._group else ""
-        if isinstance(group, Unpaired):
-            group = _UNGROUPED
+        named = self._group(row.picture) if self._group else group or None
+        group = named if isinstance(named, str) else _UNGROUPED
         if row.scores is None:
             self._errors.append((row.picture, row.error or "", group))
             return
@@ -154,7 +155,7 @@ class Report:
             self._thin_out()
         page = _page(self._about["stamp"], self._data())
         try:
-            self._temporary.write_bytes(page)
+            self._write(page)
             self._temporary.replace(self._path)
         except OSError as error:
             self._temporary.unlink(missing_ok=True)
@@ -163,6 +164,11 @@ class Report:
     @property
     def _temporary(self) -> Path:
         return self._path.with_name(f".{self._path.name}.part")
+
+    def _write(self, content: bytes) -> None:
+        self._temporary.unlink(missing_ok=True)
+        with self._temporary.open("xb") as file:  # not what a link of that name points to
+            file.write(content)
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
@@ -245,7 +251,7 @@ class Report:
         sizes = Counter(labels.tolist())
         failed = Counter(group for _, _, group in self._errors)
         compared = [name for name, _ in sizes.most_common(COMPARED)]
-        if self._group is None:
+        if self._about["groupBy"] is None:
             return list(sizes | failed), []
         parts = {name: [s[labels == name] for s in scores] for name in compared}
         compared.sort(key=lambda name: -parts[name][0].mean())

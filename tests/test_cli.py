@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -312,16 +311,14 @@ def test_killed_or_interrupted_it_goes_on_to_the_same_file(how, tiny, folder, pi
     for i, name in enumerate(names):
         picture(64, 64, i).save(name)
     Path(names[9]).rename("tenth.png")
-    os.mkfifo(names[9])  # whoever opens it waits
+    os.mkfifo(names[9])
+    pipe = os.open(names[9], os.O_RDWR)  # whoever reads it waits
     scored = [*names, "--metric", tiny(), "--batch-size", "1", "--workers", "1", "-o"]
     out = Path("out.csv")
     process = subprocess.Popen(
         [COMMAND, *map(str, scored), out, "--device", "cpu"], stderr=subprocess.PIPE, text=True
     )
-    pipe = None
-    while process.poll() is None and (pipe is None or out.read_bytes().count(b"\n") < 4):
-        with suppress(OSError):  # nobody reads it yet
-            pipe = pipe or os.open(names[9], os.O_WRONLY | os.O_NONBLOCK)
+    while process.poll() is None and not (out.exists() and out.read_bytes().count(b"\n") > 3):
         time.sleep(0.05)
     process.send_signal(how)
     os.close(pipe)  # lets the thread go that reads it

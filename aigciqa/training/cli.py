@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
-from ..catalogue import info_command, list_command
-from ..cli import Command
+from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
+from ..cli import Command, complete_files, complete_metric, waiting
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def main() -> None:
     """Train, evaluate and publish metrics for AI-generated images. To score pictures: aigciqa-score."""
 
 
-main.add_command(list_command)
-main.add_command(info_command)
+for one in (list_command, info_command, report_command, demo_command, completion_command):
+    main.add_command(one)
 
 
 # -- options
@@ -133,6 +134,11 @@ def _parsed(value: str, kind: str) -> Any:
 # -- commands
 
 
+def _complete_recipe(ctx: click.Context, param: click.Parameter, begun: str) -> "list[CompletionItem[str]]":
+    named = [CompletionItem(name) for name in list_recipes() if name.startswith(begun)]
+    return named or complete_files(ctx, param, begun)
+
+
 def _list_recipes(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
     if asked:
         click.echo("\n".join(list_recipes()))
@@ -140,11 +146,18 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, asked: bool) -> No
 
 
 @main.command()
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=_complete_recipe)
 @click.option(
-    "--data", "paths", multiple=True, metavar="PATH", help="A data set's folder or manifest; may be repeated."
+    "--data",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="A data set's folder or manifest; may be repeated.",
+    shell_complete=complete_files,
 )
-@click.option("--out", required=True, metavar="DIR", help="Where the run goes.")
+@click.option(
+    "--out", required=True, metavar="DIR", help="Where the run goes.", shell_complete=complete_files
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @click.option(
     "--recipes", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes,
@@ -195,8 +208,8 @@ def train(
 
 
 @main.command()
-@click.argument("metric")
-@click.argument("data")
+@click.argument("metric", shell_complete=complete_metric)
+@click.argument("data", shell_complete=complete_files)
 @click.option(
     "--dimension", "dimensions", multiple=True, help="Of the labels; may be repeated.  [default: all]"
 )
@@ -255,7 +268,7 @@ def evaluate(
 
 
 @main.command()
-@click.argument("folder")
+@click.argument("folder", shell_complete=complete_files)
 @click.argument("repo")
 @click.option("--revision", metavar="TAG", help="Tag the upload, such as v1.")
 @click.option("--private", is_flag=True, help="Make a private repository.")
@@ -271,8 +284,8 @@ def publish(folder: str, repo: str, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("checkpoint")
-@click.argument("folder")
+@click.argument("checkpoint", shell_complete=complete_files)
+@click.argument("folder", shell_complete=complete_files)
 @click.option("--backbone", help="One of the papers'.  [default: found out from the tensors]")
 @click.option(
     "--reference", type=click.Choice(["none", "full", "partial"]), help="[default: none or full, found out]"
@@ -283,13 +296,14 @@ def convert(checkpoint: str, folder: str, **options: Any) -> None:
     """Turn the papers' authors' best_model.pt into a checkpoint of this library, in FOLDER."""
     from .upstream import convert as run
 
-    config = run(checkpoint, folder, **{k: v for k, v in options.items() if v is not None})
+    with waiting("converting"):
+        config = run(checkpoint, folder, **{k: v for k, v in options.items() if v is not None})
     click.echo(f"{folder}: {config.mode} on {config.backbone}, {', '.join(config.dimensions)}")
 
 
 @main.command()
-@click.argument("metric")
-@click.argument("out")
+@click.argument("metric", shell_complete=complete_metric)
+@click.argument("out", shell_complete=complete_files)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: torch's]")
 @click.option("--offline", is_flag=True, default=None, help="Use only what is on this machine.")
 def export(metric: str, out: str, opset: int | None, offline: bool | None) -> None:
@@ -302,7 +316,8 @@ def export(metric: str, out: str, opset: int | None, offline: bool | None) -> No
     from ..export import export_metric
     from ..registry import create_metric
 
-    path = export_metric(create_metric(metric, device="cpu", offline=offline), out, opset=opset)
+    with waiting(f"exporting {metric}"):
+        path = export_metric(create_metric(metric, device="cpu", offline=offline), out, opset=opset)
     click.echo(f"{path}: checked against PyTorch, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -312,7 +327,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("path")
+@click.argument("path", shell_complete=complete_files)
 @_data_options
 def check(
     path: str,

@@ -1,0 +1,305 @@
+"""A page on this machine to try metrics on: drop a picture, see its scores and where it loses them.
+
+Gradio makes the page. It is told to fetch nothing, to count nothing and to share nothing, and its files are in a folder
+of their own, which goes with the server.
+"""
+
+import html
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .decode import identify
+from .errors import AigciqaError, InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from .metric import Metric
+
+MAX_PIXELS = 16_000_000  # of a picture; a map is many passes over it
+MAX_BYTES = 64_000_000  # of its file
+KEPT = 600  # seconds that a file which was uploaded or drawn is kept while the server runs
+_STYLE = """
+footer { display: none !important; }
+.scores { border-collapse: collapse; width: 100%; }
+.scores, .scores tr, .scores th, .scores td { border: 0 !important; }
+.scores th { text-align: left; padding: 6px 14px 6px 0; text-transform: capitalize; white-space: nowrap; }
+.scores td { padding: 6px 0; } .scores td:nth-child(2) { width: 100%; padding-right: 14px; }
+.scores b { font-size: 1.25em; font-variant-numeric: tabular-nums; } .scores td:last-child { white-space: nowrap; }
+.track { height: 8px; border-radius: 4px; background: #8883; overflow: hidden; }
+.track div { height: 100%; background: #3458d4; }
+.quiet { opacity: .65; font-size: .85em; margin-top: 10px; overflow-wrap: anywhere; }
+"""
+
+
+@contextmanager
+def serve(
+    metrics: "Sequence[str | os.PathLike[str]]" = (),
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    device: str | None = None,
+    offline: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[str]:
+    """Serve the page until the block is left; then nothing of what was uploaded is left either.
+
+    Args:
+        metrics: names, folders or Hub repositories, as for `aigciqa.create_metric`; none for the packaged ones.
+        host: address to listen on; ``"0.0.0.0"`` lets other machines in, and there is no password.
+        port: to listen on; None for the first free one from 7860.
+        device: to compute on; None for CUDA where there is one, else the CPU.
+        offline: True to use only what is on this machine; None for what the Hub's client is set to.
+        max_pixels: most pixels of a picture.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        InputError: when the port is taken, or what ``aigciqa[demo]`` installs is missing.
+        CheckpointError: when a metric cannot be found.
+
+    Examples:
+        >>> with serve(["nr-aigciqa"], device="cpu") as address:  # doctest: +SKIP
+        ...     input(f"{address}, Enter ends it")
+    """
+    from .registry import create_metric, list_metrics
+
+    names = [os.fspath(name) for name in metrics]
+    names = names or sorted(list_metrics(), key=lambda name: not name.startswith("nr"))
+    made = {name: create_metric(name, device=device, offline=offline) for name in names}
+    for metric in made.values():
+        metric.load()  # a broken checkpoint ends it now rather than at the first picture
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="aigciqa-demo-"))).resolve()
+        held.enter_context(_environment(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False"))
+        gradio = _gradio()
+        page = _page(gradio, made, folder, max_pixels)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                max_file_size=MAX_BYTES,
+                share=False,
+                pwa=False,
+                ssr_mode=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                css=_STYLE,
+                theme=_theme(gradio),
+            )
+        except OSError as error:
+            raise InputError(f"cannot listen on {host}, port {port or 7860}: {error}") from None
+        held.callback(page.close, verbose=False)
+        yield address.rstrip("/")
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """What Gradio reads while it is imported, and when it makes files."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _gradio() -> Any:
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise InputError("the demo needs gradio; pip install 'aigciqa[demo]'") from None
+    return gradio
+
+
+def _theme(gradio: Any) -> Any:
+    """With fonts of the system: the default ones of some versions come from a server."""
+    return gradio.themes.Default(
+        primary_hue="blue",
+        font=[gradio.themes.Font("system-ui"), gradio.themes.Font("sans-serif")],
+        font_mono=[gradio.themes.Font("ui-monospace"), gradio.themes.Font("monospace")],
+    )
+
+
+def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels: int) -> Any:
+    """What is on the page, and what a press of its button does."""
+    names = list(metrics)
+    generated, prompt = _examples(folder)
+    with gradio.Blocks(title="aigciqa", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
+        gradio.Markdown("# How good is this picture?")
+        with gradio.Row():
+            with gradio.Column():
+                metric = gradio.Radio(names, value=names[0], label="Metric", visible=len(names) > 1)
+                with gradio.Row():
+                    with gradio.Column(min_width=200):
+                        picture = _picture(gradio, "Generated picture", elem_id="picture")
+                    # not the picture itself is hidden: choosing an example would hide it again
+                    with gradio.Column(min_width=200, visible=_shown(metrics[names[0]])) as side:
+                        reference = _picture(gradio, "Image prompt", elem_id="reference")
+                button = gradio.Button("Score", variant="primary", elem_id="score")
+                gradio.Examples([[generated, prompt]], [picture, reference], label="Example")
+            with gradio.Column():
+                scores = gradio.HTML(
+                    "<p class='quiet'>Drop a picture, and press Score.</p>", elem_id="scores"
+                )
+                gradio.Markdown("**Where the score is lost**")
+                overlay = gradio.Image(
+                    show_label=False, interactive=False, buttons=["fullscreen"], elem_id="map"
+                )
+
+        def score(name: str, shown: Any, beside: Any) -> Iterator[tuple[str, Any]]:
+            try:
+                if name not in metrics:
+                    raise InputError(f"{name!r} is none of this page's metrics: {', '.join(metrics)}")
+                chosen = metrics[name]
+                pixels, other = _read(chosen, shown, beside, max_pixels)
+                text = _table(chosen, chosen.predict(pixels, other))
+                yield text, None  # the map takes longer
+                yield text, chosen.explain(pixels, other).overlay()
+            except AigciqaError as error:  # the message is shown as HTML, and may hold the name of a file
+                raise gradio.Error(html.escape(str(error)), print_exception=False) from None
+
+        metric.change(
+            lambda name: gradio.update(visible=_shown(metrics[name])),
+            metric, side, api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+        # not preprocessed: Gradio would open any picture, of any size, with Pillow's errors
+        button.click(
+            score, [metric, picture, reference], [scores, overlay], preprocess=False, api_name="score",
+            show_progress_on=[scores, overlay], concurrency_limit=1,
+        )  # fmt: skip
+    return page
+
+
+def _picture(gradio: Any, label: str, **how: Any) -> Any:
+    return gradio.Image(
+        label=label, type="filepath", sources=["upload", "clipboard"], height=300, buttons=[], **how
+    )
+
+
+def _shown(metric: "Metric") -> bool | str:
+    """Whether a metric takes a reference; what is not even in the page, as with False, an example cannot fill."""
+    return True if metric.metric_mode != "NR" else "hidden"
+
+
+def _read(metric: "Metric", picture: Any, reference: Any, max_pixels: int) -> "tuple[Tensor, Tensor | None]":
+    """What was uploaded, decoded."""
+    if picture is None:
+        raise InputError("drop a generated picture first")
+    if metric.metric_mode == "FR" and reference is None:
+        raise InputError(f"{metric.metric_name} compares with the image prompt; drop that, too")
+    if reference is None or metric.metric_mode == "NR":
+        return _pixels(picture, "generated picture", max_pixels), None
+    pixels = _pixels(picture, "generated picture", max_pixels)
+    return pixels, _pixels(reference, "image prompt", max_pixels)
+
+
+def _pixels(upload: Mapping[str, Any], what: str, max_pixels: int) -> "Tensor":
+    """(1, 3, H, W) of a file that Gradio found to be in its own folder."""
+    from PIL import UnidentifiedImageError
+
+    from .image import read_one
+
+    what = upload.get("orig_name") or what
+    try:
+        with Path(upload["path"]).open("rb") as file:
+            with identify(file, what, max_pixels):
+                pass
+            file.seek(0)
+            data = file.read()
+    except (FileNotFoundError, TypeError):
+        raise InputError(f"{what}: is not here any more; drop it again") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{what}: not a picture that Pillow can read") from None
+    except InputError as error:
+        limit = f"{max_pixels / 1e6:g} megapixels"
+        raise InputError(f"{what}: has more than {limit}, the limit of this page") from error
+    except Exception as error:  # Pillow's plugins raise nearly anything on broken files
+        raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
+    try:
+        return read_one(data, what)
+    except InputError as error:
+        raise InputError(str(error).replace(" (bytes)", "", 1)) from None
+
+
+def _table(metric: "Metric", scores: "Mapping[str, Tensor]") -> str:
+    low, high = metric.config.score_range
+    rows = []
+    for dimension, score in scores.items():
+        value = score.item()
+        share = 100 * min(max((value - low) / (high - low), 0.0), 1.0)
+        rows.append(
+            f"<tr><th>{html.escape(dimension)}</th><td><div class='track'><div style='width:{share:.1f}%'></div></div>"
+            f"</td><td><b>{value:.2f}</b> of {low:g} to {high:g}</td></tr>"
+        )
+    about = html.escape(f"{metric.config.stamp}; learned from {metric.config.provenance['labels']}")
+    return f"<table class='scores'>{''.join(rows)}</table><p class='quiet'>Higher is better. {about}.</p>"
+
+
+def _examples(folder: Path) -> tuple[str, str]:
+    """Paths of a picture and its prompt: a drawn scene, with a corner washed out in the former."""
+    from PIL import ImageFilter
+
+    prompt = scene(0)
+    generated, box = prompt.copy(), (192, 192, 384, 384)
+    generated.paste(prompt.crop(box).filter(ImageFilter.GaussianBlur(5)), box)
+    paths = folder / "generated.png", folder / "prompt.png"
+    generated.save(paths[0])
+    prompt.save(paths[1])
+    return str(paths[0]), str(paths[1])
+
+
+def scene(seed: int, size: int = 384) -> "Image":
+    """A village under a sun, drawn by arithmetic, so that there is a picture without anybody's licence.
+
+    Args:
+        seed: of its shapes and colours, any integer from 0.
+        size: side in pixels.
+
+    Examples:
+        >>> scene(0, 96).size
+        (96, 96)
+    """
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+    waves = zip(rng.uniform(4, 34, 4), rng.uniform(0, 6, 4), (0.05, 0.03, 0.02, 0.01), strict=True)
+    ridge = 0.55 + sum(height * np.sin(rate * x + phase) for rate, phase, height in waves)
+    light = rng.uniform(-25, 25, 3)
+    sky = np.stack([90 + 120 * y, 140 + 70 * y, 205 + 20 * y], -1) + light
+    grain = np.random.default_rng(seed).normal(0, 22, x.shape)[..., None]
+    ground = np.stack([70 + 60 * y, 105 - 20 * y, 55 + 0 * y], -1) + light / 2 + grain
+    pixels = np.where((y > ridge)[..., None], ground, sky)
+    at = rng.uniform((0.1, 0.08), (0.9, 0.3))
+    parts: list[tuple[Any, Any]] = [((x - at[0]) ** 2 + (y - at[1]) ** 2 < 0.006, (255, 236, 170))]
+    for left in (0.17, 0.42, 0.7):  # houses: wall, roof, window
+        left, top = left + rng.uniform(-0.06, 0.06), rng.uniform(0.6, 0.85)
+        parts += [
+            ((abs(x - left) < 0.07) & (abs(y - top) < 0.055), rng.uniform(180, 240, 3)),
+            (
+                (y < top - 0.05) & (abs(x - left) < (y - top + 0.125) * 1.2),
+                rng.uniform((90, 30, 30), (190, 90, 80)),
+            ),
+            ((abs(x - left - 0.03) < 0.014) & (abs(y - top) < 0.02), (60, 70, 90)),
+        ]
+    for shape, colour in parts:
+        pixels = np.where(shape[..., None], colour, pixels)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
