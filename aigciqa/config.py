@@ -3,12 +3,15 @@
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
 
 FORMAT = 1
+LONGEST = 1 << 20  # bytes; a config is about a page
+PIXELS = 1 << 26  # that the backbone sees of one picture, at most
 MODES = {"none": "NR", "full": "FR", "partial": "PR"}
 FEATURES = ("avg", "token", "stages")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -112,12 +115,38 @@ class MetricConfig:
                 "transform",
                 "tiles from 0 to 8; with feature stages, and a crop of 32 or more",
             ),
-            (len(t.mean) == 3 and len(t.std) == 3 and min(t.std) > 0, "transform", "3 means, 3 stds above 0"),
+            (
+                t.views * t.crop**2 <= PIXELS,
+                "transform",
+                f"at most {PIXELS:,} pixels, which are crop x crop x (1 + tiles x tiles)",
+            ),
+            (
+                len(t.mean) == 3
+                and len(t.std) == 3
+                and min(t.std) >= 1e-4,  # less is 0 in float32, or near it
+                "transform",
+                "3 means, 3 stds of 0.0001 or more",
+            ),
             (_matches(r"|[0-9a-f]{64}", self.sha256), "sha256", "64 hexadecimal digits"),
             ({"labels", "license"} <= self.provenance.keys(), "provenance", "'labels' and 'license'"),
+            (
+                all(map(_printable, chain(self.provenance, self.provenance.values()))),
+                "provenance",
+                "text without control characters",
+            ),
+            (
+                self.repo is None or _matches(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", self.repo),
+                "repo",
+                "null, or owner/name",
+            ),
+            (
+                self.revision is None or _matches(r"(?!.*\.\.)\w[\w./-]{0,199}", self.revision),
+                "revision",
+                "null, or letters, digits, '.', '-', '_' and '/'",
+            ),
         ):
             if not ok:
-                raise CheckpointError(f"config: {name} must be {wanted}, not {getattr(self, name)!r}")
+                raise CheckpointError(f"config: {name} must be {wanted}, not {_brief(getattr(self, name))}")
 
     @property
     def mode(self) -> str:
@@ -148,7 +177,7 @@ class MetricConfig:
             CheckpointError: when it is not a config of this format.
         """
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_unique)
             if not isinstance(data, dict) or "format" not in data:
                 raise CheckpointError("it is not an aigciqa config ('format' is missing)")
             if data.pop("format") != FORMAT:
@@ -164,11 +193,29 @@ def _matches(pattern: str, text: str) -> bool:
     return re.fullmatch(pattern, text, re.ASCII) is not None
 
 
+def _printable(text: str) -> bool:
+    """Whether it can be printed, in more than one line if need be, without moving about on the terminal."""
+    return re.search(r"[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", text) is None
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; with a key that stands twice, readers would differ in what it means."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
 def _build(cls: type, data: dict[str, Any]) -> Any:
     """A config dataclass from parsed JSON, every field checked against its annotation."""
     known = {f.name: f for f in fields(cls)}
     if unknown := data.keys() - known.keys():
-        raise CheckpointError(f"unknown keys {sorted(unknown)}")
+        raise CheckpointError(f"unknown keys {_brief(sorted(unknown))}")
     values = {}
     for key, value in data.items():
         kind = known[key].type
@@ -177,7 +224,7 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
         elif kind is not Transform and _fits(value, str(kind)):
             values[key] = tuple(value) if isinstance(value, list) else value
         else:
-            raise CheckpointError(f"config: {key} has the wrong type: {value!r}")
+            raise CheckpointError(f"config: {key} has the wrong type: {_brief(value)}")
     try:
         return cls(**values)
     except TypeError as error:  # a required key is missing
@@ -246,11 +293,15 @@ def read_config(folder: Path) -> MetricConfig:
     """
     path = folder / "config.json"
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write to it
+            raise CheckpointError(f"{folder} is not a checkpoint: {path.name} is not a file")
         with path.open("rb") as file:
-            text = file.read(1 << 20)  # a config is about a page
+            text = file.read(LONGEST + 1)
     except OSError as error:
         raise CheckpointError(
             f"{folder} is not a checkpoint: cannot read {path.name} ({error.strerror}); "
             "a checkpoint is a folder with config.json and model.safetensors"
         ) from None
+    if len(text) > LONGEST:
+        raise CheckpointError(f"{path}: has more than {LONGEST:,} bytes, so it is no config of a checkpoint")
     return MetricConfig.from_json(text, where=str(path))

@@ -1,5 +1,7 @@
 """Opening encoded pictures: which size is too much, which way is up, and what does not fit into memory twice."""
 
+import os
+import stat
 import struct
 import threading
 import warnings
@@ -13,6 +15,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError
+from .walking import shown
+
+# Kinds that Pillow reads, but not safely
+REFUSED = {
+    "EPS": "they are programs, which Ghostscript would run",
+    "FITS": "packed ones take many times the memory of their pixels",
+    "IPTC": "they may hold any other kind, of any size",
+}
 
 # Held while something of the whole process is changed: Pillow's limit, or which warnings are shown.
 _PROCESS = threading.Lock()
@@ -78,6 +88,31 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
+def open_file(path: "str | os.PathLike[str]") -> IO[bytes]:
+    """A file or a pipe, for reading. A pipe that nobody has opened for writing is empty, rather than waited for.
+
+    Args:
+        path: of either.
+
+    Raises:
+        InputError: when it is a device, which may have no end.
+        OSError: when it cannot be opened.
+
+    Examples:
+        >>> with open_file("gen.png") as file:
+        ...     file.read(4)
+        b'\x89PNG'
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116  # before it is opened, which may do something to a device
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise InputError(f"{shown(os.fspath(path))}: is a device, not a file")
+    flags = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
+    file = open(path, "rb", opener=lambda name, given: os.open(name, given | flags))  # noqa: SIM115
+    if flags:
+        os.set_blocking(file.fileno(), True)  # to wait for what its writers have yet to write
+    return file
+
+
 def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
     """A picture of which only the header is read; of an icon, whose header does not know its size, all of it.
 
@@ -87,7 +122,7 @@ def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
         limit: most pixels it may have, instead of Pillow's own limit; None for any number.
 
     Raises:
-        InputError: when it has more.
+        InputError: when it has more, or is one of those of `REFUSED`.
         UnidentifiedImageError: when no plugin of Pillow's knows it. Plugins raise other errors for broken files.
 
     Examples:
@@ -110,6 +145,9 @@ def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
             raise _too_large(what, "more megapixels", limit) from None
     if limit is not None and image.width * image.height > limit:
         raise _too_large(what, f"{image.width * image.height / 1e6:g} megapixels, more", limit)
+    if image.format in REFUSED:
+        reason = REFUSED[image.format]
+        raise InputError(f"{what}: {image.format} pictures are not read: {reason}; convert it to PNG")
     return image
 
 

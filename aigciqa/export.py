@@ -19,10 +19,9 @@ from . import __version__
 from .config import MetricConfig, Transform
 from .errors import CheckpointError, InputError
 from .metric import Metric
-from .model import Network, load_network
+from .model import Network, open_network
 from .onnx import OnnxNetwork, first_line, installed, view_shape
 from .transform import normalise
-from .weights import load_weights
 
 SUFFIXES: dict[str, Literal["onnx", "torch"]] = {".onnx": "onnx", ".pt2": "torch"}
 TOLERANCE = 1e-4  # of the score range: how far an exported metric may be from the metric
@@ -76,7 +75,7 @@ def export_metric(
             "and a graph always takes the same inputs; export a no-reference or a full-reference metric"
         )
     # from the file, so that the checksum in the metadata is that of what was exported
-    network = load_network(config, load_weights(metric._source.weights(config)))
+    network = open_network(config, metric._source)
     graph = _Graph(network, config.transform).eval()
     with _beside(path) as folder, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own doings; what matters is checked below

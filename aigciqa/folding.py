@@ -20,8 +20,8 @@ _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 def folded(network: Any, images: Tensor) -> Any:
     """A copy of a network in evaluation mode, with batch normalisation folded into the convolutions before it.
 
-    Where the copy would not give the same features of `images`, or where somebody's hooks look at what is between, it
-    is the network itself. Weights that need no change are shared.
+    Where the copy would not give the same features of `images`, where these do not go through, or where somebody's
+    hooks look at what is between, it is the network itself. Weights that need no change are shared.
 
     Args:
         network: has ``features``, as `aigciqa.model.Network`; it is not changed.
@@ -43,7 +43,10 @@ def folded(network: Any, images: Tensor) -> Any:
         return network
     shared = {id(t): t for t in chain(network.parameters(), network.buffers())}
     made = copy.deepcopy(network, shared)
-    expected, pairs = _pairs(made, images)
+    try:
+        expected, pairs = _pairs(made, images)
+    except RuntimeError:  # an architecture that takes pictures of one size
+        return network
     for convolution, norm in pairs:
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,

@@ -13,8 +13,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from .decode import Large, decode_jpeg, identify, orientation, upright
+from .decode import Large, decode_jpeg, identify, open_file, orientation, upright
 from .errors import InputError
+from .walking import shown, there
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Array | Tensor"
@@ -144,7 +145,8 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
         if not isinstance(data, bytes):
             raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
         name = getattr(picture, "name", None)
-        return _from_file(io.BytesIO(data), name if isinstance(name, str) else f"{what} (file object)", held)
+        called = shown(name) if isinstance(name, str) else f"{what} (file object)"
+        return _from_file(io.BytesIO(data), called, held)
     raise InputError(
         f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
         "a PIL image, a numpy array, a tensor, or a list of these"
@@ -152,11 +154,12 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
 
 
 def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Large:
-    name = os.fspath(path)
-    if "://" in name and not Path(name).exists():
+    path = os.fsdecode(path)
+    name = shown(path)
+    if "://" in path and not there(Path(path).exists):
         raise InputError(f"{name}: is a URL; download it and pass the file or its bytes")
     try:
-        with Path(name).open("rb") as file:
+        with open_file(path) as file:
             return _from_file(file if file.seekable() else io.BytesIO(file.read()), name, held)
     except IsADirectoryError:
         raise InputError(f"{name}: is a folder; pass the pictures in it as a list") from None
@@ -175,6 +178,8 @@ def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
         raise InputError(f"{what}: not a picture that Pillow can read") from None
     except InputError:
         raise
+    except MemoryError as error:
+        raise _no_memory(what) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
 
@@ -191,8 +196,17 @@ def _from_pil(
         return upright(pixels, orientation(image))
     except InputError:
         raise
+    except MemoryError as error:
+        raise _no_memory(what) from error
     except Exception as error:
         raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
+
+
+def _no_memory(what: str) -> InputError:
+    return InputError(
+        f"{what}: there is not enough memory to decode it; free some, or refuse pictures of this size with "
+        "aigciqa.image.MAX_PIXELS (--max-pixels on the command line)"
+    )
 
 
 def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:

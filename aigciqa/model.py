@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .config import MetricConfig
 from .errors import CheckpointError
 from .stages import Stages
+from .weights import HEADER, Source, check_weights, load_weights
 
 
 class Network(nn.Module):
@@ -141,6 +142,46 @@ def timm_network(name: str, feature: str, size: int) -> Any:
     return net
 
 
+def blank_network(config: MetricConfig) -> Network:
+    """The network that `config` describes on the meta device, which takes no memory however large it is.
+
+    Raises:
+        CheckpointError: when there is no such network.
+
+    Examples:
+        >>> from aigciqa import paper_config
+        >>> blank_network(paper_config("vgg16")).head.fc1.weight.device
+        device(type='meta')
+    """
+    try:
+        with torch.device("meta"):
+            return Network(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # architectures raise nearly anything for a size or a feature they do not have
+        raise CheckpointError(
+            f"timm {timm.__version__} cannot build {config.backbone} with feature {config.feature} and crop "
+            f"{config.transform.crop}: {type(error).__name__}: {error}"
+        ) from None
+
+
+def open_network(config: MetricConfig, source: Source) -> Network:
+    """The network of a checkpoint, of which nothing large is fetched or read before it is known to fit.
+
+    Args:
+        config: of the checkpoint.
+        source: where it is.
+
+    Raises:
+        CheckpointError: when its weights cannot be found or fetched, or are not those of the config.
+    """
+    expected = blank_network(config).state_dict()
+    most = HEADER + 8 + sum(8 * tensor.numel() for tensor in expected.values())
+    path = source.weights(config, most)
+    check_weights(path, expected, config)
+    return load_network(config, load_weights(path))
+
+
 def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
     """Build the network that `config` describes and fill it with `state`, as float32.
 
@@ -148,20 +189,28 @@ def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
         In evaluation mode, frozen, channels last.
 
     Raises:
-        CheckpointError: when names or shapes differ.
+        CheckpointError: when names, shapes or types differ, or a weight is not finite.
     """
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    with torch.device("meta"):  # nothing is initialised only to be overwritten
-        network = Network(config)
+    network = blank_network(config)  # nothing is initialised only to be overwritten
     expected = network.state_dict()
     wrong = expected.keys() ^ state.keys()
-    if wrong := wrong or {k for k in expected if expected[k].shape != state[k].shape}:
+    if wrong := wrong or {k for k in expected if not _fits(state[k], expected[k])}:
         raise CheckpointError(
             f"the weights do not fit the config ({config.backbone}, {config.reference} reference, "
             f"{len(config.dimensions)} dimensions): {len(wrong)} tensors differ, {min(wrong)!r} for one"
         )
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"the weights of {config.name} are not all finite: {name!r} for one; not used"
+            )
     network.load_state_dict(state, assign=True)
     if any(t.is_meta for t in chain(network.parameters(), network.buffers())):
         network = Network(config)  # it has computed buffers, which are in no file
         network.load_state_dict(state)
     return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def _fits(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and found.dtype == expected.dtype

@@ -127,7 +127,7 @@ def naming(pattern: str, option: str = "reference_pattern") -> Callable[[str], s
                 continue
             if field not in values:
                 return Unpaired(picture, f"its stem has no part {field}, counted from 0, for {pattern!r}")
-            if spec.endswith("d") and not values[field].isdecimal():
+            if spec.endswith("d") and not (values[field].isdecimal() and len(values[field]) < 256):
                 return Unpaired(picture, f"{values[field]!r} is no number, for {{{field}:{spec}}}")
             name += format(int(values[field]) if spec.endswith("d") else values[field], spec)
         return name
@@ -146,6 +146,8 @@ def _fields(pattern: str, option: str) -> list[tuple[str, str | None, str]]:
                 kind or not re.fullmatch(r"[0-9]+|stem|name|suffix|parent", name, re.ASCII)
             ):
                 raise ValueError(f"no field {{{name}{'!' + kind if kind else ''}}}")
+            if re.search("[0-9]{3}", spec):  # of a name with 255 characters
+                raise ValueError(f"{spec!r} is wider than 99")
             format(0 if spec.endswith("d") else "", spec)
     except ValueError as error:
         raise InputError(

@@ -70,16 +70,20 @@ class ParquetResults(Results):
             with self._parquet.ParquetFile(self._final) as file:
                 if not file.schema_arrow.equals(self._schema()):
                     raise self._foreign("its columns are not " + ", ".join(self._codec.columns))
-                for group in file.iter_batches(_GROUP, columns=["metric"]):
-                    for stamp in group.column(0).unique().to_pylist():
+                count = 0
+                for group in file.iter_batches(_GROUP):
+                    count += group.num_rows
+                    for stamp in group.column(group.num_columns - 1).unique().to_pylist():
                         if stamp != self._codec.stamp:
                             raise InputError(
                                 f"{self._shown} holds scores of {stamp}; write to another file or remove it"
                             )
-                if file.metadata.num_rows > self.done:
+                if file.metadata.num_rows != count:
+                    raise self._foreign(f"it says that it has {file.metadata.num_rows} rows and has {count}")
+                if count > self.done:
                     self._begin()
                     self.write(self._from_parquet(file))
-                    self._end, self.done = self._file.seek(0, os.SEEK_END), file.metadata.num_rows
+                    self._end, self.done = self._file.seek(0, os.SEEK_END), count
         except InputError:
             raise
         except (self._arrow.ArrowException, OSError, ValueError) as error:
@@ -92,7 +96,8 @@ class ParquetResults(Results):
 
     def _convert(self, draft: Path) -> None:
         schema, rows = self._schema(), self._read(self._file.seek(0, os.SEEK_END))
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)
+        with draft.open("xb") as file:  # not what a link of that name points to
             with self._parquet.ParquetWriter(file, schema) as writer:
                 while group := [self._codec.values(row) for row in islice(rows, _GROUP)]:
                     columns = [

@@ -90,13 +90,13 @@ class Results:
         return self._read(self._end)
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append rows; when this returns, the operating system has them.
+        """Append rows; when this returns, the operating system has them, under the file's name.
 
         Args:
             rows: taken one by one; each with a score for every dimension, or an error.
 
         Raises:
-            InputError: when there is no room, or the file cannot be written for another reason.
+            InputError: when there is no room, the file was removed, or it cannot be written for another reason.
         """
         for row in rows:
             record = self._codec.encode(row)
@@ -104,6 +104,8 @@ class Results:
                 self._file.write(record)
         with self._explained():
             self._file.flush()
+            if not _is_at(self._file, self._path):  # what is written to it now would be lost
+                raise FileNotFoundError(errno.ENOENT, "it was removed or replaced meanwhile")
 
     def close(self) -> None:
         """Finish the file and unlock it.
@@ -208,7 +210,7 @@ def _open_locked(path: Path, shown: Path) -> Any:
         try:
             _lock(file.fileno(), shown)
             # whoever held the lock before may have removed the file in between
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if _is_at(file, path):
                 return file
         except FileNotFoundError:
             pass
@@ -216,6 +218,13 @@ def _open_locked(path: Path, shown: Path) -> Any:
             file.close()
             raise
         file.close()
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, shown: Path) -> None:

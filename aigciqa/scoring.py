@@ -14,18 +14,19 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .config import MetricConfig
+from .decode import open_file
 from .errors import InputError
 from .folding import folded
 from .records import Row
 from .sources import Item
 from .transform import normalise, read_views
+from .walking import shown
 
 if TYPE_CHECKING:
     from .metric import Metric
@@ -40,6 +41,7 @@ KEPT = 2048  # pictures, at most; many small ones scattered over the heap keep m
 THREADS = 8  # that decode, at most
 RUNNERS = 8  # that share the cores of a CPU, at most
 BATCH = 2  # views in a forward pass on one core, whose cache holds the feature maps of no more
+SMALL = 64  # pixels, the side of what a faster network is tried with
 WHOLE = 16 << 20  # bytes; larger files are not held in memory beside the decoded picture
 
 
@@ -110,7 +112,9 @@ class Runner:
         threads: int | None = None,
     ):
         self.network, self.config, self.device, self.size = network, config, device, size
-        self.padded = compiled
+        # The last digit depends on how many are computed together, and a run that went on must not differ from one
+        # that did not stop; so batches are filled up, where that costs next to nothing.
+        self.padded = compiled or (threads == 1 and size <= BATCH)
         self.threads = threads
         self.compute: Any = torch.compile(network.features) if compiled else network.features
 
@@ -272,11 +276,9 @@ def _pipeline(
 def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
     """Decode what is new of an item."""
     if config.mode == "NR" and item.reference is not None:
-        problem = (
-            f"{item.picture}: {config.name} judges a picture alone; give no reference, or use fr-aigciqa"
-        )
+        problem = f"{shown(item.picture)}: {config.name} judges a picture alone; give no reference, or use fr-aigciqa"
     elif config.mode == "FR" and item.reference is None:
-        problem = f"{item.picture}: has no reference, which {config.name} needs; or use nr-aigciqa"
+        problem = f"{shown(item.picture)}: has no reference, which {config.name} needs; or use nr-aigciqa"
     else:
         generated = _distinct(item.picture, item.data, config, cache)
         reference = item.reference and _distinct(item.reference, item.reference_data, config, cache)
@@ -316,13 +318,15 @@ def _views(content: Any, config: MetricConfig, name: str) -> Tensor:
 
 def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
     """A digest of an encoded picture, and where to read it from."""
-    if data is None and Path(name).stat().st_size > WHOLE:
-        hashed = hashlib.blake2b(digest_size=16)
-        with Path(name).open("rb") as file:
-            while block := file.read(1 << 20):
-                hashed.update(block)
-        return hashed.digest(), name
-    content = io.BytesIO(Path(name).read_bytes() if data is None else data)
+    if data is None:
+        with open_file(name) as file:
+            if os.fstat(file.fileno()).st_size > WHOLE:
+                hashed = hashlib.blake2b(digest_size=16)
+                while block := file.read(1 << 20):
+                    hashed.update(block)
+                return hashed.digest(), name
+            data = file.read()
+    content = io.BytesIO(data)
     content.name = name  # for messages
     return hashlib.blake2b(content.getbuffer(), digest_size=16).digest(), content
 
@@ -336,7 +340,8 @@ def _queued(opened: Opened, new: list[Distinct]) -> "Opened | Row":
     for distinct, name in seen:
         error = distinct.decoded.exception()
         if isinstance(error, InputError):  # it begins with the name that this content had first
-            return Row(item.picture, item.reference, None, name + str(error).removeprefix(distinct.name))
+            message = shown(name) + str(error).removeprefix(shown(distinct.name))
+            return Row(item.picture, item.reference, None, message)
         if error is not None:
             raise error
     for distinct, _ in seen:
@@ -381,9 +386,10 @@ def _ready(network: nn.Module, config: MetricConfig, threads: int) -> nn.Module:
 
 
 def _example(config: MetricConfig) -> Tensor:
-    """Noise in the shape of one preprocessed picture."""
+    """Noise like a preprocessed picture, small, so that a single picture's score does not wait for it."""
     transform = config.transform
-    shape = (transform.views,) * (transform.views > 1) + (3, transform.crop, transform.crop)
+    side = min(SMALL, transform.crop)
+    shape = (transform.views,) * (transform.views > 1) + (3, side, side)
     return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -22,7 +22,8 @@ T = TypeVar("T")
 @cache
 def suffixes() -> frozenset[str]:
     known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in STUBS)
+    read = Image.OPEN.keys() - STUBS | {"MPO"}  # which is opened as a JPEG
+    return frozenset(suffix for suffix, kind in known if kind in read)
 
 
 def pictures(folder: Path) -> Iterator[Path]:

@@ -8,13 +8,14 @@ import difflib
 import hashlib
 import os
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .config import MetricConfig, read_config
+from .config import LONGEST, MetricConfig, read_config
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parent / "checkpoints"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HEADER = 4 << 20  # bytes of a safetensors header, at most; that of ViT-L has 50,000
 
 
 @dataclass(frozen=True)
@@ -57,49 +59,61 @@ class Source:
     @cached_property
     def _config_folder(self) -> Path:
         """Of a Hub repository its snapshot in the cache, which is of one commit."""
-        return self.folder or self._fetch(CONFIG, self.repo, self.revision).parent
+        return self.folder or self._fetch(CONFIG, self.repo, self.revision, most=LONGEST).parent
 
-    def weights(self, config: MetricConfig) -> Path:
+    def weights(self, config: MetricConfig, most: int | None = None) -> Path:
         """The weights that `config` pins, fetched if need be, with their checksum verified.
 
         Looked for in the folder (or package), then in the Hub's cache, then on the Hub.
+
+        Args:
+            config: of this checkpoint.
+            most: bytes that they may have, so that nothing larger is fetched or read; None for any number.
 
         Raises:
             CheckpointError: when they cannot be found or fetched, or are not what the config pins.
         """
         if self.folder is not None:
             path = self.folder / WEIGHTS
-            if not path.is_file():
+            try:
+                found = path.is_file()
+            except OSError:  # a link to what cannot be
+                found = False
+            if not found:
                 if config.repo is None or self.folder.parent != PACKAGED:
                     raise CheckpointError(f"{self.folder} is not a checkpoint: it has no {WEIGHTS}")
-                path = self._fetch(WEIGHTS, config.repo, config.revision, pinned=True)
+                path = self._fetch(WEIGHTS, config.repo, config.revision, most, pinned=True)
         else:
             # from the commit that the config came from, even if the branch has moved on since
-            path = self._fetch(WEIGHTS, self.repo, self._config_folder.name)
+            path = self._fetch(WEIGHTS, self.repo, self._config_folder.name, most)
+        _check_size(str(path), path.stat().st_size, most)
         _verify(path, config, from_hub=path.parent != self.folder)
         return path
 
-    def _fetch(self, file: str, repo: str | None, revision: str | None, pinned: bool = False) -> Path:
+    def _fetch(
+        self, file: str, repo: str | None, revision: str | None, most: int | None, pinned: bool = False
+    ) -> Path:
         """One file of a Hub repository; for `pinned` content whatever the cache holds is as good."""
         from huggingface_hub import hf_hub_download
 
         assert repo is not None
+        where = {
+            "revision": revision,
+            "token": self.token,
+            "cache_dir": None if self.cache_dir is None else Path(self.cache_dir),
+            "library_name": "aigciqa",
+        }
         if (offline := self.offline) is None:
             from huggingface_hub.constants import HF_HUB_OFFLINE as offline
         errors: list[Exception] = []
         for cached_only in (True, False) if pinned and not offline else (bool(offline),):
             try:
-                return Path(
-                    hf_hub_download(
-                        repo,
-                        file,
-                        revision=revision,
-                        token=self.token,
-                        cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
-                        local_files_only=cached_only,
-                        library_name="aigciqa",
-                    )
-                )
+                if not cached_only:  # its size first, before the disk is filled
+                    found: Any = hf_hub_download(repo, file, dry_run=True, **where)  # type: ignore[call-overload]
+                    _check_size(f"{file} of {repo}", found.file_size or 0, most)
+                return Path(hf_hub_download(repo, file, local_files_only=cached_only, **where))  # type: ignore[call-overload]
+            except CheckpointError:
+                raise
             except Exception as error:  # the client raises its HTTP library's errors as they come
                 errors.append(error)
         raise CheckpointError(self._advice(file, repo, revision, bool(offline), errors[-1])) from errors[-1]
@@ -165,6 +179,36 @@ def packaged_names() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{CONFIG}"))
 
 
+def check_weights(path: Path, expected: "Mapping[str, Tensor]", of: MetricConfig) -> None:
+    """See from its header, without reading a tensor, that a safetensors file holds what a network needs.
+
+    Args:
+        path: of the file.
+        expected: the state dict of that network, which may be on the meta device.
+        of: its config, for messages.
+
+    Raises:
+        CheckpointError: when it is not a safetensors file, or holds other tensors or other shapes.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > HEADER:
+            raise ValueError(f"its header has {length:,} bytes" if len(start) == 8 else "it is too short")
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
+    wrong = expected.keys() ^ shapes.keys()
+    if wrong := wrong or {k for k in shapes if tuple(expected[k].shape) != shapes[k]}:
+        raise CheckpointError(
+            f"the weights do not fit the config ({of.backbone}, {of.reference} reference, "
+            f"{len(of.dimensions)} dimensions): {len(wrong)} tensors differ, {min(wrong)[:99]!r} for one"
+        )
+
+
 def load_weights(path: Path) -> "dict[str, Tensor]":
     """Read a safetensors file.
 
@@ -176,7 +220,7 @@ def load_weights(path: Path) -> "dict[str, Tensor]":
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:  # the last for a type that torch lacks
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
 
 
@@ -204,9 +248,18 @@ def save_checkpoint(
     config = config.with_(sha256=hashlib.sha256(data).hexdigest())
     for name, content in ((WEIGHTS, data), (CONFIG, config.to_json().encode())):
         temporary = folder / f".{name}.part"
-        temporary.write_bytes(content)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # not what a link of that name points to
+            file.write(content)
         temporary.replace(folder / name)
     return config
+
+
+def _check_size(what: str, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise CheckpointError(
+            f"{what} has {size:,} bytes, where a checkpoint of this config has at most {most:,}; not used"
+        )
 
 
 def _verify(path: Path, config: MetricConfig, from_hub: bool) -> None:

@@ -34,6 +34,7 @@ def hub():
     _HUB.blobs.clear()
     _HUB.requests.clear()
     _HUB.cut.clear()
+    _HUB.faults.clear()
     _HUB.status = None
     return _HUB
 

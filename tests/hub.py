@@ -10,10 +10,12 @@ off), and one ``POST .../commit/{branch}`` puts the files together; ``POST .../t
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -53,6 +55,9 @@ class Hub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.cut: list[int] = []  # each next storage answer breaks off after so many bytes
         self.status: int | None = None  # answer everything with this
+        # by file name: status, wait (seconds), announce (its size), send (instead of its content), length
+        # (Content-Length of that), chunked (no length at all)
+        self.faults: dict[str, dict] = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.storage = f"http://localhost:{self.server.server_port}"  # another host, as the real one's is
@@ -101,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command in ("POST", "PUT"):
             return self.write(path, body)
         if match := re.fullmatch(r"/storage/([0-9a-f]{64})", path):
-            return self.send(self.hub.blobs[match[1]], {}, cut=self.hub.cut.pop(0) if self.hub.cut else None)
+            cut = self.hub.cut.pop(0) if self.hub.cut else None
+            return self.send(self.hub.blobs[match[1]], {}, cut, self.hub.faults.get("model.safetensors"))
         if match := re.fullmatch(f"{MODEL}(/refs)?", path):
             return self.describe(*match.groups())
         return self.resolve(path)
@@ -155,14 +161,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self.fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
         content = repo.commits[commit][file]
         headers = {"X-Repo-Commit": commit}
+        fault = self.hub.faults.get(file, {})
+        time.sleep(fault.get("wait", 0))
+        if status := fault.get("status"):
+            return self.fail(status, None, headers)
+        announced = fault.get("announce", len(content))
         if not file.endswith(".safetensors"):
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            return self.send(content, {**headers, "ETag": f'"{blob}"'})
+            headers |= {"ETag": f'"{blob}"'} | (
+                {"X-Linked-Size": str(announced)} if "announce" in fault else {}
+            )
+            return self.send(content, headers, fault=fault)
         sha256 = hashlib.sha256(content).hexdigest()
         self.hub.blobs.setdefault(sha256, content)
         headers |= {
             "X-Linked-ETag": f'"{sha256}"',
-            "X-Linked-Size": str(len(content)),
+            "X-Linked-Size": str(announced),
             "Location": f"{self.hub.storage}/storage/{sha256}",
             "Content-Length": "0",
         }
@@ -270,7 +284,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def send(self, content: bytes, headers: dict[str, str], cut: int | None = None):
+    def send(
+        self, content: bytes, headers: dict[str, str], cut: int | None = None, fault: dict | None = None
+    ):
+        if fault and "send" in fault and self.command == "GET":
+            self.lie(fault, len(content), headers)
+            return
         status, start = 200, 0
         if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             status, start = 206, int(match[1])
@@ -286,6 +305,22 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 self.connection.close()
                 self.close_connection = True
+
+    def lie(self, fault: dict, announced: int, headers: dict[str, str]):
+        """Other bytes than the file has, or another length than was said."""
+        self.send_response(200)
+        length = {"Transfer-Encoding": "chunked"} if fault.get("chunked") else {}
+        length = length or {"Content-Length": str(fault.get("length", announced))}
+        for key, value in (headers | length).items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client has had enough
+            for start in range(0, len(fault["send"]), 1 << 20):
+                part = fault["send"][start : start + (1 << 20)]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if fault.get("chunked") else part)
+            self.wfile.write(b"0\r\n\r\n" if fault.get("chunked") else b"")
+            self.wfile.flush()
 
     def fail(self, status: int, code: str | None, headers: dict[str, str] | None = None):
         body = json.dumps({"error": code or "failed"}).encode()

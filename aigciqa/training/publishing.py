@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..config import MetricConfig, read_config
 from ..errors import CheckpointError
-from ..model import load_network
-from ..weights import CONFIG, WEIGHTS, Source, load_weights
+from ..model import open_network
+from ..weights import CONFIG, WEIGHTS, Source
 from .card import model_card
 
 if TYPE_CHECKING:
@@ -96,15 +96,14 @@ def publish(
     given = {"license": license, "labels": labels}
     provenance = config.provenance | {key: value for key, value in given.items() if value is not None}
     _check_stated(provenance)
-    weights = Source(str(folder), folder=folder).weights(config)
-    load_network(config, load_weights(weights))
+    open_network(config, Source(str(folder), folder=folder))
     config = config.with_(repo=repo, revision=revision, provenance=provenance)
     if evaluation is None and (folder / EVALUATION).is_file():
         evaluation = folder / EVALUATION
     card = model_card(config, evaluation=evaluation, table=table)
     files: dict[str, bytes | Path] = {
         CONFIG: config.to_json().encode(),
-        WEIGHTS: weights,
+        WEIGHTS: folder / WEIGHTS,
         CARD: card.encode(),
     }
     sizes = {n: f.stat().st_size if isinstance(f, Path) else len(f) for n, f in files.items()}

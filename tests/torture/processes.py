@@ -1,0 +1,136 @@
+"""What runs in processes of its own. A server that has imported torch once forks each, so that one begins at once."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "aigciqa.cli",
+        "aigciqa.metric",
+        "aigciqa.scoring",
+        "aigciqa.report",
+        "pyarrow.parquet",
+        "tqdm",
+        __name__,
+    ]
+)
+MEMORY = 1 << 30  # bytes of addresses that a process may take beyond what it begins with
+
+
+class Run:
+    """`aigciqa-score` with these arguments, as a process that may be killed."""
+
+    def __init__(self, *arguments, log: Path, folder: Path | None = None, file_size: int | None = None):
+        self.log = log
+        self.process = CONTEXT.Process(target=_score, args=([*map(str, arguments)], log, folder, file_size))
+        self.process.start()
+
+    def send(self, signal):
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.process.pid, signal)
+
+    def wait(self) -> int:
+        """The exit code, minus the signal that ended it."""
+        self.process.join(120)
+        assert self.process.exitcode is not None, f"it hangs: {self.says()}"
+        return self.process.exitcode
+
+    def says(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def _score(arguments, log, folder, file_size):
+    from aigciqa.cli import score
+
+    _write_to(log)
+    if folder:
+        os.chdir(folder)
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    score.main(arguments)
+
+
+def _write_to(log):
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def in_process(function, *arguments, timeout=300) -> int:
+    process = CONTEXT.Process(target=function, args=arguments)
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+    return process.exitcode
+
+
+def open_checkpoints(folders: list[str], report: Path):
+    """Open each, and write down what came of it, what it took at its peak, and how long."""
+    import aigciqa
+
+    _limit_memory()
+    with report.open("w") as file:
+        for folder in folders:
+            before, begun, found = _peak(), time.monotonic(), {"error": None, "says": ""}
+            try:
+                aigciqa.create_metric(folder, device="cpu").load()
+            except BaseException as error:
+                found = {"error": type(error).__name__, "says": str(error)}
+            found |= {"bytes": _peak() - before, "seconds": time.monotonic() - begun}
+            file.write(json.dumps(found) + "\n")
+            file.flush()
+
+
+def _limit_memory():
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+
+
+def _peak() -> int:
+    """Resident bytes at the peak since the last call."""
+    peak = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(peak.split()[1]) << 10
+
+
+def trapped(work, arguments, report: Path):
+    """Do `work` where whatever unpickles an object ends it, and write down that nothing did, or what."""
+    import pickle
+
+    seen = []
+
+    def hook(event, args):
+        if event == "pickle.find_class":
+            seen.append(repr(args))
+            raise RuntimeError(f"unpickled {args}")
+
+    sys.addaudithook(hook)
+    with contextlib.suppress(RuntimeError):
+        pickle.loads(pickle.dumps(Path))  # the trap works
+    assert seen
+    seen.clear()
+    import torch
+
+    def refused(*_, **__):
+        seen.append("torch.load")
+        raise RuntimeError("torch.load was called")
+
+    torch.load = refused
+    try:
+        work(*arguments)
+    finally:
+        report.write_text(json.dumps(seen))
