@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS := build/photos
 FUZZ ?= 10
+SEED ?= 1
 PACKAGES := mate-backgrounds gnome-backgrounds ukui-wallpapers lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \
 	plasma-workspace-wallpapers
 
@@ -43,12 +44,12 @@ test-apart: build/apart/ready  ## the tests inside pyiqa and of the demo, in an 
 	OMP_NUM_THREADS=1 build/apart/bin/python -m pytest -m "not cuda" -k "pyiqa or demo" \
 		tests/test_integrations.py tests/test_demo.py
 
-fuzz: .venv/test  ## fuzz everything that reads files, for FUZZ seconds each; not where there is no atheris
+fuzz: .venv/test  ## fuzz everything that reads files, for FUZZ seconds each, other inputs with another SEED; not where there is no atheris
 	@$(BIN)/pip install --quiet --only-binary=atheris --editable ".[fuzz]" || \
 		{ echo "no atheris for this Python and machine: nothing is fuzzed"; exit 0; }; \
 	for target in config manifest pattern weights results record picture; do \
 		mkdir -p build/fuzz/$$target; echo "fuzzing $$target"; \
-		$(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/$$target- \
+		$(BIN)/python tests/fuzz/fuzz.py $$target -seed=$(SEED) -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/$$target- \
 			build/fuzz/$$target >build/fuzz/$$target.log 2>&1 || { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
 		grep -E "number_of_executed_units" build/fuzz/$$target.log; \
 	done

@@ -1,6 +1,7 @@
 """Opening encoded pictures: which size is too much, which way is up, and what does not fit into memory twice."""
 
 import os
+import select
 import stat
 import struct
 import threading
@@ -23,6 +24,8 @@ REFUSED = {
     "FITS": "packed ones take many times the memory of their pixels",
     "IPTC": "they may hold any other kind, of any size",
 }
+
+PATIENCE = 3  # seconds to wait for somebody to write to a pipe
 
 # Held while something of the whole process is changed: Pillow's limit, or which warnings are shown.
 _PROCESS = threading.Lock()
@@ -89,7 +92,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def open_file(path: "str | os.PathLike[str]") -> IO[bytes]:
-    """A file or a pipe, for reading. A pipe that nobody has opened for writing is empty, rather than waited for.
+    """A file or a pipe, for reading. A pipe that nobody opens for writing within 3 seconds is empty.
 
     Args:
         path: of either.
@@ -109,6 +112,7 @@ def open_file(path: "str | os.PathLike[str]") -> IO[bytes]:
     flags = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
     file = open(path, "rb", opener=lambda name, given: os.open(name, given | flags))  # noqa: SIM115
     if flags:
+        select.select([file], [], [], PATIENCE)  # until somebody writes, or has written
         os.set_blocking(file.fileno(), True)  # to wait for what its writers have yet to write
     return file
 

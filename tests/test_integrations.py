@@ -40,7 +40,10 @@ def test_a_missing_library_is_named_with_its_extra(library, monkeypatch):
     """As where it is not installed: no module of that name can be imported."""
     name = f"aigciqa.integrations.{library}"
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, {"datasets": "pyarrow"}.get(library, library), None)
+    needed = {"datasets": "pyarrow"}.get(library, library)
+    for known in [module for module in sys.modules if module.startswith(f"{needed}.")]:
+        monkeypatch.delitem(sys.modules, known)
+    monkeypatch.setitem(sys.modules, needed, None)
     with pytest.raises((ImportError, InputError), match=re.escape(f"pip install 'aigciqa[{library}]'")):
         importlib.import_module(name).register()  # pyiqa is needed only here
     monkeypatch.delitem(sys.modules, name, raising=False)

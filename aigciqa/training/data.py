@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .. import image
 from ..config import DIMENSIONS
 from ..errors import InputError
-from .formats import FORMATS, NAMES, detect, only, read, tables
+from .formats import FORMATS, detect, format_names, only, read, tables
 from .tables import ROLES, find_columns, read_table, select
 
 SIDES = {
@@ -124,8 +124,8 @@ def load(
     path, root = Path(path), None if images is None else Path(images)
     if not path.exists() or (root and not root.is_dir()):
         raise InputError(f"{path if not path.exists() else root}: no such file or folder")
-    if format not in (None, *NAMES):
-        raise InputError(f"no format {format!r}; the formats are {', '.join(NAMES)}")
+    if format not in (None, *format_names()):
+        raise InputError(f"no format {format!r}; the formats are {', '.join(format_names())}")
     named = format or ("manifest" if columns else detect(path))
     if columns and named != "manifest":
         raise InputError(f"columns= is for manifests; those of {named} are known")

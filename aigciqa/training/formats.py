@@ -143,7 +143,11 @@ FORMATS = {
     "aigciqa2023": Format(frozenset(), _agiqa, (0.0, 100.0)),
     "aigiqa-20k": Format(frozenset({"name", "prompt", "mos"}), _aigiqa_20k),
 }
-NAMES = (*FORMATS, "manifest")
+
+
+def format_names() -> list[str]:
+    """What a data set's format may be called."""
+    return [*FORMATS, "manifest"]
 
 
 def detect(path: Path) -> str:
@@ -168,7 +172,7 @@ def detect(path: Path) -> str:
         return "manifest"
     what = f"could be {' or '.join(sorted(found))}" if found else "is of no format that can be told"
     raise InputError(
-        f"{path}: {what}; pass format= one of {', '.join(NAMES)}, "
+        f"{path}: {what}; pass format= one of {', '.join(format_names())}, "
         "or for a manifest the path of the CSV, TSV, XLSX or Parquet file itself"
     )
 

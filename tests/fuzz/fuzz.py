@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["aigciqa", "PIL", "csv", "tarfile", "js
 def main() -> None:
     name, *options = sys.argv[1:]
     folders = [str(targets.CORPUS / name)]
-    options += ["-max_len=65536", "-timeout=20", "-rss_limit_mb=4000", "-print_final_stats=1"]
+    options += ["-max_len=65536", "-timeout=120", "-rss_limit_mb=4000", "-print_final_stats=1"]
     given = [o for o in options if not o.startswith("-")]
     atheris.Setup(
         [sys.argv[0], *(o for o in options if o.startswith("-")), *given, *folders], targets.TARGETS[name]

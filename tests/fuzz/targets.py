@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from aigciqa import image
 from aigciqa.config import MetricConfig, read_config
@@ -103,8 +104,7 @@ def record(data: bytes) -> None:
 
 def picture(data: bytes) -> None:
     """An encoded picture: pixels of a sound kind, or an error."""
-    image.MAX_PIXELS = PIXELS
-    with suppress(AigciqaError):
+    with patch.object(image, "MAX_PIXELS", PIXELS), suppress(AigciqaError):
         (found,) = image.read(data)
         assert found.shape[:2] == (1, 3) and found.numel() <= 3 * PIXELS
         assert found.dtype.is_floating_point or str(found.dtype) == "torch.uint8"
