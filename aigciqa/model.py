@@ -175,11 +175,12 @@ def open_network(config: MetricConfig, source: Source) -> Network:
     Raises:
         CheckpointError: when its weights cannot be found or fetched, or are not those of the config.
     """
-    expected = blank_network(config).state_dict()
+    network = blank_network(config)
+    expected = network.state_dict()
     most = HEADER + 8 + sum(8 * tensor.numel() for tensor in expected.values())
     path = source.weights(config, most)
     check_weights(path, expected, config)
-    return load_network(config, load_weights(path))
+    return _filled(network, config, load_weights(path))
 
 
 def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
@@ -191,8 +192,11 @@ def load_network(config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
     Raises:
         CheckpointError: when names, shapes or types differ, or a weight is not finite.
     """
+    return _filled(blank_network(config), config, state)  # nothing is initialised only to be overwritten
+
+
+def _filled(network: Network, config: MetricConfig, state: Mapping[str, Tensor]) -> Network:
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    network = blank_network(config)  # nothing is initialised only to be overwritten
     expected = network.state_dict()
     wrong = expected.keys() ^ state.keys()
     if wrong := wrong or {k for k in expected if not _fits(state[k], expected[k])}:
