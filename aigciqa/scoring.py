@@ -182,7 +182,7 @@ class Runners:
         def begin() -> None:
             self.own.runner = waiting.pop()
             if self.own.runner.threads is not None:
-                _limit_threads(self.own.runner.threads)
+                limit_threads(self.own.runner.threads)
 
         self.pool = ThreadPoolExecutor(self.count, "network", begin)
 
@@ -245,7 +245,7 @@ def _pipeline(
     opening: deque[Future[Opened]] = deque()
     computing: deque[Future[list[Row]]] = deque()
     remaining = iter(items)
-    with ThreadPoolExecutor(workers, "decode", lambda: _limit_threads(1)) as pool:
+    with ThreadPoolExecutor(workers, "decode", lambda: limit_threads(1)) as pool:
         try:
             rows: list[Opened | Row] = []
             new: list[Distinct] = []
@@ -364,7 +364,7 @@ def _runners(
         wanted *= min(threads, RUNNERS)
     threads = max(1, threads // max(1, sum(device.type == "cpu" for device in wanted)))
     networks = {
-        device: _ready(whole if device == here else copy.deepcopy(whole).to(device), metric.config, threads)
+        device: ready(whole if device == here else copy.deepcopy(whole).to(device), metric.config, threads)
         for device in set(wanted)
     }
     runners = []
@@ -378,9 +378,15 @@ def _runners(
     return runners
 
 
-def _ready(network: nn.Module, config: MetricConfig, threads: int) -> nn.Module:
-    """The network, made faster, which pays after a few pictures."""
-    with ThreadPoolExecutor(1, initializer=lambda: _limit_threads(threads)) as alone:
+def ready(network: Any, config: MetricConfig, threads: int) -> Any:
+    """The network, made faster, which pays after a few pictures; one that was made so is returned as it is.
+
+    Args:
+        network: `Metric.network`.
+        config: its config.
+        threads: of torch, for trying it.
+    """
+    with ThreadPoolExecutor(1, initializer=lambda: limit_threads(threads)) as alone:
         example = _example(config).to(next(network.parameters()))
         return alone.submit(folded, network, example).result()
 
@@ -393,7 +399,7 @@ def _example(config: MetricConfig) -> Tensor:
     return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _limit_threads(count: int) -> None:
+def limit_threads(count: int) -> None:
     """Let torch compute with so many threads for the calling thread.
 
     `torch.set_num_threads` does that, and besides sets what threads that begin later get; so one of those puts it back.

@@ -275,6 +275,8 @@ class _Actor:
             metric = create_metric(**self.job.arguments)
             half = self.job.precision != "fp32"
             self.metric = metric.to(scoring.PRECISIONS[self.job.precision]) if half else metric
+            # once, and not at every call
+            metric.network = scoring.ready(metric.network, metric.config, torch.get_num_threads())
         return scoring.score_items(self.metric, items, **self.job.how)
 
     def score(self, number: int, items: list[Item]) -> tuple[int, list[Row]]:
