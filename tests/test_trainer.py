@@ -16,7 +16,7 @@ import aigciqa
 import aigciqa.training
 from aigciqa.errors import InputError
 from aigciqa.training.recipe import DataSource, Recipe, list_recipes, read_recipe
-from aigciqa.training.rows import batches
+from aigciqa.training.rows import mixed_batches
 from aigciqa.training.trainer import train
 
 SMALL = {
@@ -334,13 +334,25 @@ def test_one_command_learns_to_judge_unseen_prompts(tmp_path, reference):
     assert found["srcc"] >= 0.85
 
 
-def test_repeated_rows_are_spread_over_the_batches_of_an_epoch():
-    groups = np.arange(40) // 4
-    repeats = np.where(groups == 3, 5, 1)
-    for by in ("row", "group"):
-        made = batches(np.arange(40), groups, 8, by, [1, 0], repeats)
-        assert np.array_equal(np.bincount(np.concatenate(made)), repeats)
-        assert all(len(batch) == 8 for batch in made)
-        assert sum((groups[batch] == 3).any() for batch in made) >= 3  # a weight acts only where a row is
-    units = np.concatenate(batches(np.arange(40), groups, 8, "group", [1, 0], repeats)).reshape(-1, 4)
-    assert (groups[units] == groups[units][:, :1]).all()  # a group's rows still come together
+def test_batches_mix_data_sets_in_fixed_numbers():
+    """A weight acts only in the batches a row is in, so a small set comes in each of them, over again if need be."""
+    sets, units = np.repeat([0, 1, 2], [40, 6, 30]), np.arange(76) // 5
+    made = mixed_batches(np.arange(76), units, sets, [8, 2, 10], [1, 0])
+    assert all(np.array_equal(np.bincount(sets[batch], minlength=3), [8, 2, 10]) for batch in made)
+    times = np.bincount(np.concatenate(made))
+    assert len(made) == 5 and set(times[:40]) == {1}  # an epoch is a pass over the first set
+    assert set(times[40:46]) <= {1, 2} and set(times[46:]) <= {1, 2}
+    first = made[0][sets[made[0]] == 2]
+    assert (
+        len(set(units[first])) <= 4
+    )  # rows of one unit come together: ten rows are of two units, or parts of more
+    assert [list(b) for b in made] == [
+        list(b) for b in mixed_batches(np.arange(76), units, sets, [8, 2, 10], [1, 0])
+    ]
+    only = mixed_batches(np.arange(40, 76), None, sets, [8, 2, 10], [1, 0])  # nothing to learn from the first
+    assert len(only) == 3 and all(len(batch) == 12 for batch in only)
+
+
+def test_all_data_sets_or_none_have_rows_per_batch():
+    with pytest.raises(InputError, match="per_batch"):
+        Recipe(data=(DataSource("a", per_batch=3), DataSource("b")))

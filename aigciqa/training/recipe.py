@@ -24,8 +24,8 @@ class DataSource:
         columns: our names to the manifest's.
         score_range: lowest and highest of its labels, which are mapped to the recipe's; None for the format's.
         weight: of its rows in the loss.
-        repeat: how often its rows come in an epoch; for a small set beside a large one, since a weight acts only
-            within the batches that a row is in.
+        per_batch: rows of it in every batch; 0 for its share of all rows. For sets of very different sizes, since a
+            weight acts only within the batches that a row is in.
     """
 
     path: str
@@ -34,7 +34,7 @@ class DataSource:
     columns: dict[str, str] | None = None
     score_range: tuple[float, float] | None = None
     weight: float = 1.0
-    repeat: int = 1
+    per_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ class Recipe:
         fold: which of them is the test side.
         validation: part of the training side's groups to select the epoch by; 0 for none.
         select: ``"validation"``, ``"last"``, or ``"test"`` (the papers' protocol: optimistic).
-        epochs: passes over the training side.
-        batch_size: rows per step, over all processes together.
-        batch_by: ``"row"``, or ``"group"`` to put rows of one group into one batch: a reference is then computed once
-            for all of them, and ``rank`` finds its pairs.
+        epochs: passes over the training side; with ``per_batch`` over the first data set that is learned from, while
+            the others come as often as that takes.
+        batch_size: rows per step, over all processes together; with ``per_batch`` the sum of these instead.
+        batch_by: ``"row"``; ``"group"`` or ``"reference"`` to put rows of one group or one reference into one batch: a
+            reference is then computed once for all of them, and ``rank`` finds its pairs.
         lr: of the head and the backbone.
         head_lr: of the head; None for `lr`.
         dropout: of the head's inputs, in training.
@@ -156,7 +157,7 @@ class Recipe:
     def __post_init__(self) -> None:
         one_of = {
             "select": ("validation", "last", "test"),
-            "batch_by": ("row", "group"),
+            "batch_by": ("row", "group", "reference"),
             "optimizer": ("adam", "adamw"),
             "schedule": ("constant", "cosine"),
             "rank_within": ("set", "group", "reference"),
@@ -173,6 +174,9 @@ class Recipe:
         for name in ("test", "validation", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe: {name} must be at least 0 and below 1")
+        given = [source.per_batch for source in self.data]
+        if any(given) and min(given) < 1:
+            raise InputError("recipe: per_batch must be at least 1 for every data set, or 0 for all of them")
         if self.select == "validation" and self.validation == 0:
             raise InputError("recipe: select=validation needs a validation part; or select=last")
         if self.select == "test" and self.split == "group" and not self.test and not self.folds:

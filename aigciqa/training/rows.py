@@ -26,7 +26,6 @@ class Rows:
         references: (N,) number of the reference, -1 for none.
         labels: (N, D) on the recipe's scale, NaN where there is none.
         weights: (N,) in the loss.
-        repeats: (N,) how often the row comes in an epoch.
         sets: (N,) which data set.
         groups: (N,) which group, over all sets.
         contents: (N,) which reference in the data, seen or not; a number of its own where there is none.
@@ -39,7 +38,6 @@ class Rows:
     references: Ints
     labels: Floats
     weights: Floats
-    repeats: Ints
     sets: Ints
     groups: Ints
     contents: Ints
@@ -63,7 +61,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
     groups: dict[tuple[int, str], int] = {}
     contents: dict[Path | int, int] = {}
     columns: dict[str, list[Any]] = {
-        k: [] for k in ("pictures", "references", "weights", "repeats", "sets", "groups", "contents")
+        k: [] for k in ("pictures", "references", "weights", "sets", "groups", "contents")
     }
     labels, generators = [], []
     for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
@@ -90,7 +88,6 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
             own = len(contents) if reference is None else reference
             columns["contents"].append(contents.setdefault(own, len(contents)))
         columns["weights"] += [source.weight] * len(one)
-        columns["repeats"] += [source.repeat] * len(one)
         columns["sets"] += [index] * len(one)
         generators += one.generators
     return Rows(
@@ -99,7 +96,6 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         references=np.array(columns["references"], np.int64),
         labels=np.concatenate(labels),
         weights=np.array(columns["weights"], np.float64),
-        repeats=np.array(columns["repeats"], np.int64),
         sets=np.array(columns["sets"], np.int64),
         groups=np.array(columns["groups"], np.int64),
         contents=np.array(columns["contents"], np.int64),
@@ -175,32 +171,57 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
     return train_rows, validation_rows, test_rows, warnings
 
 
-def batches(
-    rows: Ints, groups: Ints, size: int, by: str, seed: Sequence[int], repeats: Ints | None = None
-) -> list[Ints]:
+def batches(rows: Ints, units: Ints | None, size: int, seed: Sequence[int]) -> list[Ints]:
     """The batches of an epoch, the same for the same seed.
 
     Args:
         rows: (N,) row numbers to go through.
-        groups: the group of every row of the table.
+        units: of every row of the table, such as its group; rows of one unit come together. None to shuffle rows.
         size: rows per batch; the last may have fewer.
-        by: ``"row"`` to shuffle rows, ``"group"`` to shuffle groups and keep their rows together.
         seed: any integers.
-        repeats: how often each row of the table comes; a group's repetitions are spread. None for once.
 
     Examples:
-        >>> [len(b) for b in batches(np.arange(10), np.zeros(10, int), 4, "row", [1, 0])]
+        >>> [len(b) for b in batches(np.arange(10), None, 4, [1, 0])]
         [4, 4, 2]
     """
-    rng = np.random.default_rng(seed)
-    times = np.ones(len(rows), np.int64) if repeats is None else repeats[rows]
-    order = rng.permutation(len(rows))
-    turn = np.concatenate([np.arange(n) for n in times[order]]) if len(rows) else order
-    order = np.repeat(rows[order], times[order])
-    if by == "group":
-        unit = groups[order] * (int(times.max()) if len(times) else 1) + turn
-        rank = rng.permutation(int(unit.max(initial=0)) + 1)
-        order = order[np.argsort(rank[unit], kind="stable")]
-    elif repeats is not None:
-        order = rng.permutation(order)
+    order = _shuffled(rows, units, np.random.default_rng(seed))
     return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def mixed_batches(
+    rows: Ints, units: Ints | None, sets: Ints, sizes: Sequence[int], seed: Sequence[int]
+) -> list[Ints]:
+    """Batches with the same number of rows of each data set, until all rows of the first have come.
+
+    Args:
+        rows: (N,) row numbers to go through.
+        units: as for `batches`.
+        sets: data set of every row of the table.
+        sizes: rows per batch, by data set; of those without rows there are none.
+        seed: any integers.
+
+    Examples:
+        >>> made = mixed_batches(np.arange(10), None, np.array([0] * 8 + [1] * 2), [4, 3], [1, 0])
+        >>> [np.bincount(batch, minlength=10)[8:].sum() for batch in made]
+        [3, 3]
+    """
+    rng = np.random.default_rng(seed)
+    parts = [(rows[sets[rows] == index], size) for index, size in enumerate(sizes)]
+    parts = [(part, size) for part, size in parts if len(part)]
+    if not parts:
+        return []
+    steps = -(-len(parts[0][0]) // parts[0][1])
+    found = []
+    for part, size in parts:
+        turns = -(-steps * size // len(part))
+        order = np.concatenate([_shuffled(part, units, rng) for _ in range(turns)])
+        found.append(order[: steps * size].reshape(steps, size))
+    return list(np.concatenate(found, 1))
+
+
+def _shuffled(rows: Ints, units: Ints | None, rng: np.random.Generator) -> Ints:
+    order = rng.permutation(rows)
+    if units is None:
+        return order
+    rank = rng.permutation(int(units[order].max(initial=0)) + 1)
+    return order[np.argsort(rank[units[order]], kind="stable")]

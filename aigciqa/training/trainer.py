@@ -32,7 +32,7 @@ from .norm import synchronise
 from .pixels import Pixels
 from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
-from .rows import Ints, Rows, batches, divide, join, open_data
+from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
 
 STATE = "state.pt"
 PREDICTIONS = "predictions.csv"
@@ -194,14 +194,13 @@ class _Trainer:
 
     def train_epoch(self) -> None:
         r = self.recipe
-        made = batches(
-            self.train_rows[self.rows.weights[self.train_rows] > 0],
-            self.rows.groups,
-            r.batch_size,
-            r.batch_by,
-            [r.seed, self.epoch],
-            self.rows.repeats,
-        )
+        rows = self.train_rows[self.rows.weights[self.train_rows] > 0]
+        units = {"row": None, "group": self.rows.groups, "reference": self.rows.contents}[r.batch_by]
+        seed = [r.seed, self.epoch]
+        if any(sizes := [source.per_batch for source in r.data]):
+            made = mixed_batches(rows, units, self.rows.sets, sizes, seed)
+        else:
+            made = batches(rows, units, r.batch_size, seed)
         draws = np.random.default_rng([r.seed, self.epoch, 1]).random((len(self.rows.paths), 3))
         frozen = self.epoch < r.freeze
         self.model.train()
