@@ -4,8 +4,10 @@ import hashlib
 import json
 import math
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import image
+from .. import image, scoring
 from ..config import MetricConfig
 from ..model import Head, Network
 from ..transform import preprocess
@@ -26,7 +28,7 @@ from .rows import Ints, Rows
 
 AT_ONCE = 64  # rows
 VERSION = (
-    1  # of what stored features mean; to be raised with a change of preprocessing or of `aigciqa.stages`
+    2  # of what stored features mean; to be raised with a change of preprocessing or of `aigciqa.stages`
 )
 SAVED_EVERY = 200  # pictures
 FLOOR = 1e-3  # of a standard deviation, so that an input which never varies is not blown up
@@ -214,26 +216,37 @@ def _store(
     device: torch.device,
 ) -> None:
     """Append the features of new pictures to the file, and them to `known`, which is saved beside it."""
-    items = list(new.items())
     width = network.backbone.width
     network.eval()
-    bar = tqdm(
-        total=len(items), desc="features", unit="picture", disable=not sys.stderr.isatty(), leave=False
-    )
-    with file.open("ab") as out, ThreadPoolExecutor(1) as ahead, torch.no_grad():
+    cores = torch.get_num_threads() if device.type == "cpu" else 1  # each with a picture of its own
+    faster = scoring.ready(network, config, 1)
+
+    @torch.inference_mode()
+    def features(path: Path) -> bytes:
+        picture = preprocess(next(iter(image.read(path))), config.transform)
+        return faster.features(picture.to(device)).half().cpu().numpy().tobytes()
+
+    bar = tqdm(total=len(new), desc="features", unit="picture", disable=not sys.stderr.isatty(), leave=False)
+    waiting: deque[tuple[str, Future[bytes]]] = deque()
+    remaining = iter(new.items())
+    with (
+        file.open("ab") as out,
+        ThreadPoolExecutor(cores, initializer=lambda: scoring.limit_threads(1)) as pool,
+    ):
         out.truncate(len(known) * width * 2)  # what was written after the index was saved last
-        read = lambda path: preprocess(next(iter(image.read(path))), config.transform)  # noqa: E731
-        waiting = ahead.submit(read, items[0][1])
-        for at, (key, _) in enumerate(items, 1):
-            picture = waiting.result()
-            if at < len(items):
-                waiting = ahead.submit(read, items[at][1])
-            out.write(network.features(picture.to(device)).half().cpu().numpy().tobytes())
-            known[key] = len(known)
-            bar.update()
-            if at % SAVED_EVERY == 0 or at == len(items):
-                out.flush()
-                write_whole(file.with_suffix(".json"), json.dumps(known))
+        try:
+            for at in range(1, len(new) + 1):
+                for key, path in islice(remaining, 2 * cores - len(waiting)):
+                    waiting.append((key, pool.submit(features, path)))
+                key, found = waiting.popleft()
+                out.write(found.result())
+                known[key] = len(known)
+                bar.update()
+                if at % SAVED_EVERY == 0 or at == len(new):
+                    out.flush()
+                    write_whole(file.with_suffix(".json"), json.dumps(known))
+        finally:
+            pool.shutdown(cancel_futures=True)
     bar.close()
 
 
