@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .config import Transform
 from .model import Network
-from .stages import Stages, scene_statistics
+from .stages import BEYOND, Stages, window_statistics
 from .transform import normalise, preprocess, resize
 
 LOCAL = 64  # side in pixels of windows of which statistics are taken
@@ -91,6 +91,28 @@ def window_features(
             yield row, column, found.view(rows, columns, -1)
 
 
+def window_textures(
+    network: Network, picture: Tensor, whole: Tensor, side: int, transform: Transform
+) -> Tensor:
+    """What `window_features` says of each window and not of the whole picture: (rows, columns, D), on the CPU.
+
+    Only for networks with tiles.
+    """
+    skip = kept(network)
+    found = torch.empty(
+        *(-(-n // (side // 2)) + 1 for n in picture.shape[-2:]), sum(network.backbone.parts[1:])
+    )
+    for row, column, block in window_features(network, picture, whole, side, transform, 1):
+        found[row : row + block.shape[0], column : column + block.shape[1]] = block[..., skip:].float().cpu()
+    return found
+
+
+def kept(network: Network) -> int:
+    """How many of a window's features are those of the whole picture; for networks with tiles."""
+    backbone: Any = network.backbone
+    return int(backbone.parts[0] * backbone.cells**2)
+
+
 def _cut(pixels: Tensor, side: int, step: int) -> Tensor:
     """(1, 3, H, W) to (windows, 3, side, side)."""
     windows = pixels.unfold(2, side, step).unfold(3, side, step)
@@ -114,17 +136,17 @@ def _pooled(backbone: Any, pixels: Tensor, whole: Tensor, side: int, transform: 
         means.append(mean)
         deviations.append((square - mean.square()).clamp(min=1e-6).sqrt())
     found = torch.cat([*means, *deviations], 1)[0].flatten(1).T
-    windows = _cut(inner, side, step)
-    statistics = torch.cat([scene_statistics(some.float())[:, 0] for some in windows.split(64)])
-    kept = whole[:, : backbone.parts[0] * backbone.cells**2]
-    return torch.cat([kept.expand(len(found), -1), found.to(whole), statistics.to(whole)], 1)
+    around = MARGIN - BEYOND
+    statistics = window_statistics(pixels[..., around:-around, around:-around].float(), side)[0].flatten(0, 1)
+    content = whole[:, : backbone.parts[0] * backbone.cells**2]
+    return torch.cat([content.expand(len(found), -1), found.to(whole), statistics.to(whole)], 1)
 
 
 def whole_features(network: Network, features: Tensor) -> Tensor:
     """A picture's features in the form of a window's, for a reference that is not laid over the windows."""
     if not _pools(network):
         return features
-    split = network.backbone.parts[0] * network.backbone.cells**2  # type: ignore[operator]
+    split = kept(network)
     tiles = features[:, split:].unflatten(1, (-1, sum(network.backbone.parts[1:]))).mean(1)
     return torch.cat([features[:, :split], tiles], 1)
 

@@ -58,6 +58,8 @@ class MetricConfig:
         cells: with ``"stages"``, maps are pooled in cells x cells parts, so that full reference can compare
             the generated picture with its reference part by part.
         hidden: width of the head's hidden layer; None for the papers' width (half of the head's input).
+        map_hidden: with tiles and no reference, channels of the head that draws `Metric.explain`'s maps; None when
+            there is none.
         dimensions: what the head predicts, in order; the first is what calling the metric returns.
         score_range: lowest and highest score of the labels it was trained on.
         transform: preprocessing.
@@ -76,6 +78,7 @@ class MetricConfig:
     feature: str = "avg"
     cells: int = 1
     hidden: int | None = None
+    map_hidden: int | None = None
     dimensions: tuple[str, ...] = ("quality",)
     score_range: tuple[float, float] = (0.0, 5.0)
     transform: Transform = field(default_factory=Transform)
@@ -97,6 +100,12 @@ class MetricConfig:
                 "1, or up to 8 with feature stages",
             ),
             (self.hidden is None or 1 <= self.hidden <= 65536, "hidden", "null, or 1 to 65536"),
+            (
+                self.map_hidden is None
+                or (1 <= self.map_hidden <= 4096 and self.reference == "none" and t.tiles > 0),
+                "map_hidden",
+                "null, or with tiles and no reference 1 to 4096",
+            ),
             (
                 1 <= len(self.dimensions) <= 16
                 and len(set(self.dimensions)) == len(self.dimensions)

@@ -159,7 +159,9 @@ def explain(
 
     - ``"windows"``: windows at native resolution, overlapping by half, are scored each by itself; a place gets the mean
       of those over it. The map is how much less that is than of the windows around; beside a reference of the same
-      size, than the reference itself would have in the same place.
+      size, than the reference itself would have in the same place. A checkpoint without reference may have a head for
+      maps (`map_hidden`, as the packaged one has): then the map is how much less that head takes the windows to
+      score than they would undamaged, from their texture and that of the windows around.
     - ``"occlusion"``: how much the score of the picture rises when a square is replaced by what surrounds it.
     - ``"gradient"``: integrated gradients from a picture without detail; the map adds up to its score less the
       picture's.
@@ -263,6 +265,10 @@ def _by_windows(
         for one in ([picture, reference] if aligned and reference is not None else [picture])
     ]
     side = attribution.window_side(network, transform, *enlarged[0].shape[-2:])
+    if network.map_head is not None:
+        windows = attribution.window_textures(network, enlarged[0], seen[0], side, transform).to(seen[0])
+        lost = network.map_head(windows[None])[0, column]
+        return F.avg_pool2d(lost[None], 2, 1)[0], side / 2 / factor, score
     blocks = [
         attribution.window_features(network, one, whole, side, transform, metric.batch(metric.device))
         for one, whole in zip(enlarged, seen, strict=False)

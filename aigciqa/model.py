@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import CheckpointError
-from .stages import Stages
+from .stages import MapHead, Stages
 from .weights import HEADER, Source, check_weights, load_weights
 
 
@@ -41,6 +41,9 @@ class Network(nn.Module):
         self.parts = self.backbone.parts * {"full": 2 + self.compares}.get(config.reference, 1)
         width = sum(self.parts)
         self.head = Head(width, config.hidden or width // 2, len(config.dimensions))
+        self.map_head: MapHead | None = None
+        if config.map_hidden:
+            self.map_head = MapHead(sum(self.parts[1:]), config.map_hidden, len(config.dimensions))
 
     def features(self, images: Tensor) -> Tensor:
         """Preprocessed pictures, (N, 3, crop, crop) or with tiles (N, views, 3, crop, crop), to (N, D) features."""

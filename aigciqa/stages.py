@@ -1,6 +1,8 @@
 """What goes beyond the papers: every stage of the backbone, crops at native resolution, natural scene statistics."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,12 @@ from torch.nn import functional as F
 from .config import MetricConfig
 from .errors import CheckpointError
 
+Pool: TypeAlias = Callable[[Tensor], Tensor]  # (N, C, H, W) to means of places
+
 STATISTICS = 17  # per channel and scale
 WINDOW = 7  # pixels, of the local mean and deviation
+BEYOND = 8  # pixels around windows, of which local means at their edges are made
+FLAT = 1e-2  # of a local variance, in squared steps of 255: less than that is rounding
 LUMA_CHROMA = (  # ITU-R BT.601
     (0.299, 0.587, 0.114),
     (-0.168736, -0.331264, 0.5),
@@ -71,7 +77,7 @@ class Stages(nn.Module):
 
     def _pooled(self, maps: list[Tensor]) -> Tensor:
         """(N, cells * cells, width)."""
-        pairs = [_moments(x, self.cells) for x in maps]
+        pairs = [_moments(x, partial(F.adaptive_avg_pool2d, output_size=self.cells)) for x in maps]
         means, deviations = zip(*pairs, strict=True)
         return torch.cat([*means, *deviations], 1).flatten(2).transpose(1, 2)
 
@@ -84,15 +90,40 @@ class Stages(nn.Module):
         return torch.cat([whole, features[:, split:].unflatten(1, (-1, sum(self.parts[1:]))).mean(1)], 1)
 
 
+class MapHead(nn.Module):
+    """How many points damage costs each window of a picture, from its texture and that of the windows around.
+
+    Args:
+        width: features of a window.
+        hidden: channels within.
+        outputs: dimensions.
+    """
+
+    def __init__(self, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.fc = nn.Linear(width, hidden)
+        self.context = nn.Linear(2 * hidden, hidden)
+        self.conv1 = nn.Conv2d(hidden, hidden, 3, padding=1, padding_mode="replicate")
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, padding_mode="replicate")
+        self.out = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(N, rows, columns, D) to (N, dimensions, rows, columns)."""
+        x = self.fc(windows).relu()
+        rest = torch.cat([x.mean((1, 2)), x.std((1, 2), correction=0)], 1)
+        x = self.conv1(x.permute(0, 3, 1, 2)) + self.context(rest)[:, :, None, None]
+        return self.out(self.conv2(x.relu()).relu())
+
+
 def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _moments(x: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation in each cell."""
     y = x.float()  # squares overflow half precision
-    mean = F.adaptive_avg_pool2d(y, cells)
-    deviation = (F.adaptive_avg_pool2d(y.square(), cells) - mean.square()).clamp(min=1e-6).sqrt()
+    mean = pool(y)
+    deviation = (pool(y.square()) - mean.square()).clamp(min=1e-6).sqrt()
     return mean.to(x), deviation.to(x)
 
 
@@ -114,14 +145,41 @@ def scene_statistics(pixels: Tensor, cells: int = 1) -> Tensor:
         >>> scene_statistics(torch.rand(2, 3, 64, 64) * 255).shape
         torch.Size([2, 1, 102])
     """
+    found = _described(pixels, lambda x, scale: F.adaptive_avg_pool2d(x, cells))
+    return found.flatten(2).transpose(1, 2)
+
+
+def window_statistics(pixels: Tensor, side: int) -> Tensor:
+    """`scene_statistics` of windows that overlap by half, all at once.
+
+    Args:
+        pixels: (N, 3, H + 16, W + 16), RGB in [0, 255]; H and W are multiples of half a side, and at least a side.
+            The windows lie in the middle; what is `BEYOND` is seen by their outermost pixels.
+        side: of the windows in pixels, a multiple of 4.
+
+    Returns:
+        (N, rows, columns, 102).
+    """
+    height, width = (n - 2 * BEYOND for n in pixels.shape[-2:])
+
+    def pool(x: Tensor, scale: int) -> Tensor:
+        start, half = BEYOND >> scale, side // 2 >> scale
+        x = x[..., start : start + (height >> scale), start : start + (width >> scale)]
+        return F.avg_pool2d(F.avg_pool2d(x, half), 2, 1)
+
+    return _described(pixels, pool).permute(0, 2, 3, 1)
+
+
+def _described(pixels: Tensor, pool: Callable[..., Tensor]) -> Tensor:
+    """(N, 102, ...) of what `pool` makes of maps at either scale."""
     x = torch.einsum("kc,nchw->nkhw", torch.tensor(LUMA_CHROMA, device=pixels.device), pixels)
     found = []
-    for _ in range(2):
+    for scale in range(2):
         mean = _local_mean(x)
-        deviation = (_local_mean(x.square()) - mean.square()).clamp(min=1e-6).sqrt()
-        found += _statistics((x - mean) / (deviation + 1), deviation, cells)
+        deviation = (_local_mean(x.square()) - mean.square()).clamp(min=FLAT).sqrt()
+        found += _statistics((x - mean) / (deviation + 1), deviation, partial(pool, scale=scale))
         x = F.avg_pool2d(x, 2)
-    return torch.cat(found, 1).flatten(2).transpose(1, 2)
+    return torch.cat(found, 1)
 
 
 def _local_mean(x: Tensor) -> Tensor:
@@ -130,14 +188,10 @@ def _local_mean(x: Tensor) -> Tensor:
     return F.avg_pool2d(rows, (WINDOW, 1), 1, (half, 0), count_include_pad=False)
 
 
-def _statistics(normal: Tensor, deviation: Tensor, cells: int) -> list[Tensor]:
+def _statistics(normal: Tensor, deviation: Tensor, mean: Pool) -> list[Tensor]:
     """`STATISTICS` of each channel, of the normalised picture and of its local deviation."""
-
-    def mean(x: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(x, cells)
-
     square = normal.square()
-    level, spread = _moments((deviation + 1).log(), cells)
+    level, spread = _moments((deviation + 1).log(), mean)
     found = [
         mean(normal.abs()),
         mean(square).add(1e-6).sqrt(),

@@ -10,69 +10,40 @@ import argparse
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 import aigciqa
 from aigciqa.explain import METHODS
-from aigciqa.training.degradations import DEGRADATIONS, degrade
-from aigciqa.training.photographs import EDGES, find_photographs, read_photograph
-from aigciqa.training.structural import luma
+from aigciqa.training.localising import KINDS, Damaged, damaged_in, random_box, reduced
+from aigciqa.training.photographs import find_photographs
+
+SHARES = (1 / 4, 1 / 3)  # of each side of a photograph that are damaged
 
 
-@dataclass
-class Case:
-    """One damaged photograph."""
-
-    kind: str
-    level: int
-    clean: np.ndarray
-    damaged: np.ndarray
-    box: tuple[int, int, int, int]  # left, top, width, height
-
-    @property
-    def chance(self) -> float:
-        return self.box[2] * self.box[3] / (self.clean.shape[0] * self.clean.shape[1])
-
-    def hit(self, peak: tuple[int, int]) -> bool:
-        left, top, width, height = self.box
-        return left <= peak[0] < left + width and top <= peak[1] < top + height
+def hit(case: Damaged, peak: tuple[int, int]) -> bool:
+    left, top, width, height = case.box
+    return left <= peak[0] < left + width and top <= peak[1] < top + height
 
 
-def cases(photos: list[Path], count: int, levels: list[int], short: int, seed: int) -> Iterator[Case]:
+def cases(
+    photos: list[Path], count: int, levels: list[int], short: int, seed: int, soft: bool
+) -> Iterator[Damaged]:
     """Every kind at every level as often, on photographs in random order, over again when there are too few."""
     photos = photos.copy()
     random.Random(seed).shuffle(photos)
-    plan = [(kind, level) for level in levels for kind in DEGRADATIONS if kind != "combined"]
+    plan = [(kind, level) for level in levels for kind in KINDS]
     tried = made = 0
     while made < count:
         rng = np.random.default_rng([seed, tried])
-        picture = read_photograph(photos[tried % len(photos)])
+        clean = reduced(photos[tried % len(photos)], short)
         tried += 1
-        factor = min(1, short / min(picture.size))
-        picture = picture.resize([round(n * factor) for n in picture.size], Image.Resampling.LANCZOS)
-        clean = np.asarray(picture)
-        height, width = (max(64, round(n * rng.uniform(1 / 4, 1 / 3))) for n in clean.shape[:2])
-        for _ in range(5):
-            top, left = (
-                int(rng.integers(n - m + 1)) for n, m in zip(clean.shape, (height, width), strict=False)
-            )
-            part = clean[top : top + height, left : left + width]
-            dy, dx = np.gradient(luma(part))
-            if (abs(dy) + abs(dx)).mean() >= EDGES:
-                kind, level = plan[made % len(plan)]
-                damaged = clean.copy()
-                damaged[top : top + height, left : left + width] = degrade(
-                    part, kind, level, seed=[seed, tried]
-                )
-                yield Case(kind, level, clean, damaged, (left, top, width, height))
-                made += 1
-                break
+        if box := random_box(clean, rng, SHARES):
+            yield damaged_in(clean, box, *plan[made % len(plan)], [seed, tried], soft)
+            made += 1
         if tried > 20 * count + 100:
             raise SystemExit("the photographs are too flat to show damage")
 
@@ -97,6 +68,7 @@ def main() -> None:
     parser.add_argument(
         "--short", type=int, default=512, help="shorter side to which photographs are reduced"
     )
+    parser.add_argument("--soft", action="store_true", help="damage fades out towards the edges of its box")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", type=int, choices=[0, 1], help="only photographs of even or odd number")
     parser.add_argument("--threads", type=int)
@@ -112,16 +84,16 @@ def main() -> None:
     ]
     hits: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     losses: dict[str, list[list[float]]] = defaultdict(list)
-    made = cases(photos, args.cases, args.levels, args.short, args.seed)
+    made = cases(photos, args.cases, args.levels, args.short, args.seed, args.soft)
     chance = []
     for case in tqdm(made, total=args.cases, disable=None):
-        chance.append(case.chance)
+        chance.append(case.box[2] * case.box[3] / (case.clean.shape[0] * case.clean.shape[1]))
         for metric, method in sides:
             reference = [] if metric.metric_mode == "NR" else [case.clean]
             found = metric.explain(case.damaged, *reference, method=method)
-            hit = case.hit(found.peak)
+            found_it = hit(case, found.peak)
             for row in ("all", f"level {case.level}", case.kind):
-                hits[metric.metric_name, method][row].append(hit)
+                hits[metric.metric_name, method][row].append(found_it)
             if method == "windows" and metric.metric_mode == "NR":
                 clean = metric.explain(case.clean)
                 losses[metric.metric_name].append([float(one.map.max()) for one in (found, clean)])
@@ -129,11 +101,11 @@ def main() -> None:
     print("| damage | " + " | ".join(f"{name}, {method}" for name, method in hits) + " |")
     print("|---" * (1 + len(hits)) + "|")
     rows = next(iter(hits.values()))
-    for row in sorted(rows, key=lambda name: (name in DEGRADATIONS, name)):
+    for row in sorted(rows, key=lambda name: (name in KINDS, name)):
         cells = []
         for one in hits.values():
             few = f"{sum(one[row])} of {len(one[row])}"
-            cells.append(few if row in DEGRADATIONS else interval(one[row]))
+            cells.append(few if row in KINDS else interval(one[row]))
         print(f"| {row} | " + " | ".join(cells) + " |")
     for name, pairs in losses.items():
         damaged, clean = np.median(pairs, 0)

@@ -26,6 +26,7 @@ def test_round_trip(backbone, reference):
         ({"feature": "cls"}, "feature must be one of avg, token, stages"),
         ({"hidden": 10**9}, "hidden has the wrong type|hidden must be"),
         ({"hidden": True}, "hidden has the wrong type"),
+        ({"map_hidden": 8}, "map_hidden must be null, or with tiles and no reference"),
         ({"dimensions": []}, "dimensions must be"),
         ({"dimensions": ["quality", "quality"]}, "dimensions must be"),
         ({"dimensions": ["__proto__"]}, "dimensions must be"),

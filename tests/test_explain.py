@@ -24,16 +24,17 @@ TILED = {"feature": "stages", "cells": 2, "transform": Transform(resize=64, crop
 def metric(tiny, tmp_path):
     """A metric with random weights, as the papers have it or with tiles."""
 
-    def make(reference="none", tiled=False, **how):
+    def make(reference="none", tiled=False, map_hidden=None, **how):
         if not tiled:
             return create_metric(tiny(reference), device="cpu", **how)
         torch.manual_seed(0)
-        config = tiny_config(reference, **TILED)
+        config = tiny_config(reference, map_hidden=map_hidden, **TILED)
         network = Network(config).eval()
         for module in network.head.children():
             torch.nn.init.normal_(module.weight, std=0.1)
-        save_checkpoint(tmp_path / f"tiled-{reference}", config, network.state_dict())
-        return create_metric(tmp_path / f"tiled-{reference}", device="cpu", **how)
+        folder = tmp_path / f"tiled-{reference}-{map_hidden}"
+        save_checkpoint(folder, config, network.state_dict())
+        return create_metric(folder, device="cpu", **how)
 
     return make
 
@@ -98,6 +99,19 @@ def test_blocks_do_not_show(metric, picture, monkeypatch, one_thread):
     whole = m.explain(picture(400, 300)).map
     monkeypatch.setattr("aigciqa.attribution.BLOCK", 160**2)
     np.testing.assert_allclose(m.explain(picture(400, 300)).map, whole, atol=0.2 * whole.std())
+
+
+def test_a_head_for_maps_draws_them(metric, picture, monkeypatch, one_thread):
+    m, plain = metric(tiled=True, map_hidden=8), metric(tiled=True)
+    found, other = m.explain(picture(400, 300)), plain.explain(picture(400, 300))
+    assert found.map.shape == other.map.shape and found.cell == other.cell
+    assert found.score == pytest.approx(float(m(picture(400, 300))), abs=1e-4)
+    assert not np.array_equal(found.map, m.explain(picture(400, 300), dimension="authenticity").map)
+    monkeypatch.setattr("aigciqa.attribution.BLOCK", 160**2)
+    np.testing.assert_allclose(m.explain(picture(400, 300)).map, found.map, atol=0.3 * found.map.std())
+    m.network.map_head.out.bias.data += 1  # points
+    np.testing.assert_allclose(m.explain(picture(400, 300)).map, found.map + 1, atol=0.3 * found.map.std())
+    assert m.explain(picture(40, 3)).map.shape == plain.explain(picture(40, 3)).map.shape
 
 
 def test_gradients_add_up_to_the_score(metric, picture, monkeypatch, one_thread):

@@ -12,7 +12,7 @@ from torch import nn
 from aigciqa.config import MetricConfig, Transform
 from aigciqa.errors import CheckpointError
 from aigciqa.model import Network, load_network
-from aigciqa.stages import STATISTICS, Stages, scene_statistics
+from aigciqa.stages import STATISTICS, Stages, scene_statistics, window_statistics
 
 # -- restated: each gives (N, cells * cells, values) float64
 
@@ -63,7 +63,7 @@ def scene(pixels, cells):
     found = []
     for _ in range(2):
         mean = local_mean(x)
-        spread = np.sqrt(np.maximum(local_mean(x * x) - mean * mean, 1e-6))
+        spread = np.sqrt(np.maximum(local_mean(x * x) - mean * mean, 1e-2))
         z = (x - mean) / (spread + 1)
 
         def average(values):
@@ -310,6 +310,20 @@ def test_scene_statistics_are_those_restated(pixels, size, cells):
     found = scene_statistics(x, cells)
     assert found.shape == (2, cells**2, 2 * STATISTICS * 3)
     np.testing.assert_allclose(found.numpy(), scene(x, cells), rtol=1e-3, atol=1e-3)
+
+
+def test_statistics_of_windows_are_those_of_the_same_places_in_a_picture(pixels):
+    x = pixels(256, 256)
+    cells = by_channel(scene_statistics(x, 4)).view(2, 4, 4, 2, STATISTICS, 3)
+    windows = window_statistics(x[..., 56:200, 56:136], 64)  # of 64 to 192 by 64 to 128
+    assert windows.shape == (2, 3, 1, 2 * STATISTICS * 3)
+    found = windows.view(2, 3, 2, STATISTICS, 3)
+    for window, cell in ((0, cells[:, 1, 1]), (2, cells[:, 2, 1])):
+        assert torch.allclose(found[:, window, :, :9], cell[:, :, :9], rtol=1e-3, atol=1e-3)
+        assert torch.allclose(
+            found[:, window], cell, atol=0.03
+        )  # products are of one row or column less there
+        assert not torch.allclose(found[:, 1], cell, atol=0.03)
 
 
 def test_scene_statistics_of_white_noise():
