@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from .autoencoder import train_autoencoders
 from .card import model_card
 from .crossvalidation import held_out, judge
 from .held import of_synthetic, with_appeal
+from .localising import train_map_head
 from .networks import install_networks
 from .photographs import find_photographs
 from .recipe import DataSource, Recipe
@@ -41,13 +43,18 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
     "full": ("quality", "correspondence"),
     "partial": ("quality", "authenticity", "correspondence"),
 }
-# every third photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
-BEST, EVERY = 0.8, 3
+# every second photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
+BEST, EVERY = 0.75, 2
+CROPS = 20  # of a photograph, at most; those of BIQ2021 have room for one or two
 TOP = 0.85  # the MOS of BIQ2021 (0 to 1) that is put at 5, so that its good photographs are where pristine ones are
 UNRELATED = 0.5  # correspondence with a reference of another scene, as in the synthetic set
 AUTHENTIC = 4.5  # pseudo-label: a photograph looks like one
+NOTHING = 0.5  # pseudo-label: a picture of one colour, a gradient or noise is as bad as any
+EXTRA_ROWS = {"authentic": 32, "empty": 4}  # in a batch
+MAP_HIDDEN = 96  # channels of the head that draws maps
+UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
-REPEATS = (1, 4, 1)
+PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class Expert:
         hidden: width of a member.
         loss: see `Recipe`.
         epochs: likewise.
+        per_batch: rows of `SOURCES` in a batch.
         authentic: weight of photographs as examples of what looks authentic.
+        empty: weight of pictures that show nothing.
     """
 
     share: dict[str, float]
@@ -70,24 +79,31 @@ class Expert:
     hidden: int
     loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
     epochs: int = 16
+    per_batch: tuple[int, int, int] = PER_BATCH
     authentic: float = 0.0
+    empty: float = 1.0
 
 
-RANKING = {"mse": 1.0, "rank": 3.0}
-LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, authentic=0.05)
+PEOPLE = (1.0, 32.0, 0.0)
+LADDERS = (1.0, 32.0, 0.04)
+LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.55, "authenticity": 0.5}, (1.0, 15.0, 0.0), 3, 48),
-        "ladders": Expert({"quality": 0.45}, (1.0, 15.0, 0.1), 4, 48, RANKING, 10),
+        "people": Expert({"quality": 0.3, "authenticity": 0.5}, PEOPLE, 3, 48),
+        "ladders": Expert({"quality": 0.7}, LADDERS, 4, 48, {"mse": 1.0, "rank": 0.4}, 20),
         "looks": LOOKS,
     },
     "full": {
-        "people": Expert({"quality": 0.3}, (1.0, 15.0, 0.0), 2, 32),
-        "ladders": Expert({"quality": 0.7, "correspondence": 1.0}, (0.3, 2.0, 1.0), 3, 32, RANKING, 10),
+        "people": Expert({"quality": 0.3}, PEOPLE, 2, 32),
+        "ladders": Expert(
+            {"quality": 0.7, "correspondence": 1.0}, (0.3, 2.0, 1.0), 3, 32, {"mse": 1.0, "rank": 3.0}, 10
+        ),
     },
     "partial": {
-        "people": Expert({"quality": 0.55, "authenticity": 0.5}, (1.0, 15.0, 0.0), 3, 32),
-        "ladders": Expert({"quality": 0.45, "correspondence": 1.0}, (1.0, 15.0, 0.1), 3, 32, RANKING, 10),
+        "people": Expert({"quality": 0.3, "authenticity": 0.5}, PEOPLE, 3, 32),
+        "ladders": Expert(
+            {"quality": 0.7, "correspondence": 1.0}, LADDERS, 3, 32, {"mse": 1.0, "rank": 0.4}, 20
+        ),
         "looks": LOOKS,
     },
 }
@@ -107,8 +123,7 @@ BASE = Recipe(
     test=0,
     select="last",
     directions=600,
-    batch_size=128,
-    batch_by="group",
+    batch_by="reference",
     lr=3e-3,
     weight_decay=0.05,
     optimizer="adamw",
@@ -158,6 +173,37 @@ def referenced(table: pd.DataFrame, references: list[Path], seed: int = 1) -> pd
     return table.assign(reference=[str(references[i]) for i in chosen], correspondence=UNRELATED)
 
 
+def empty_pictures(folder: Path, count: int = 12) -> pd.DataFrame:
+    """What a generator or its filter gives when it fails altogether: one colour, gradients, blots and noise.
+
+    Args:
+        folder: where they are written.
+        count: of each of the four.
+    """
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(1)
+    ramp = np.linspace(0, 1, 384)[:, None, None]
+    rows = []
+    for number in range(count):
+        one, other = rng.integers(0, 256, (2, 3)) if number > 1 else np.full((2, 3), 255 * number)
+        blots = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8)).resize(
+            (384, 384), Image.Resampling.BICUBIC
+        )
+        kinds = {
+            "colour": np.broadcast_to(one, (384, 384, 3)),
+            "gradient": np.broadcast_to(one * ramp + other * (1 - ramp), (384, 384, 3)),
+            "blots": np.asarray(blots),
+            "noise": rng.normal(one, rng.uniform(2, 80), (384, 384, 3)).clip(0, 255),
+        }
+        for kind, pixels in kinds.items():
+            file = folder / f"{kind}-{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+            rows.append(
+                {"picture": str(file), "group": file.stem, "quality": NOTHING, "authenticity": NOTHING}
+            )
+    return pd.DataFrame(rows)
+
+
 def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     """Make the data; by kind of reference, what to learn from."""
     work: Path = args.work
@@ -171,24 +217,24 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     manifest = synthesize(
         [args.photos, work / "sources.txt"],
         work / "synthetic",
-        crops=4,
-        ladders=2,
+        crops=CROPS,
+        ladders=1,
         networks=work / "networks",
     )
     everything = pd.read_csv(manifest, keep_default_na=False)
     everything[everything["relation"] == "aligned"].to_csv(manifest.with_name("aligned.csv"), index=False)
     looks = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
     looks.to_csv(work / "authentic.csv", index=False)
-    for name, table in (("photographs", photos), ("generated", generated)):
+    empty = empty_pictures(work / "empty")
+    for name, table in (("photographs", photos), ("generated", generated), ("empty", empty)):
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
 
+    (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
+
     def chosen(beside: str, synthetic: str) -> tuple[DataSource, ...]:
         files = [f"photographs{beside}.csv", f"generated{beside}.csv", f"synthetic/{synthetic}.csv"]
-        return tuple(
-            DataSource(str(work / file), score_range=(0.0, 5.0), repeat=repeat)
-            for file, repeat in zip(files, REPEATS, strict=True)
-        )
+        return tuple(DataSource(str(work / file), score_range=(0.0, 5.0)) for file in files)
 
     return {
         "none": chosen("", "aligned"),
@@ -216,15 +262,19 @@ def recipe(
         **changes: to the recipe.
     """
     sources = [
-        replace(source, weight=weight * (name in learn))
-        for name, source, weight in zip(SOURCES, data, expert.weights, strict=True)
+        replace(source, weight=weight * (name in learn), per_batch=count)
+        for name, source, weight, count in zip(SOURCES, data, expert.weights, expert.per_batch, strict=True)
     ]
-    if expert.authentic:
-        sources.append(
-            replace(
-                data[0], path=str(work / "authentic.csv"), weight=expert.authentic * ("photographs" in learn)
+    beside = "-referenced" if kind == "full" else ""
+    for name, weight, source in (
+        ("authentic", expert.authentic, "photographs"),
+        (f"empty{beside}", expert.empty, "synthetic"),
+    ):
+        if weight and source in learn:
+            count = EXTRA_ROWS[name.removesuffix(beside)]
+            sources.append(
+                DataSource(str(work / f"{name}.csv"), score_range=(0.0, 5.0), weight=weight, per_batch=count)
             )
-        )
     return replace(
         BASE,
         name=f"{KINDS[kind]}-aigciqa",
@@ -298,12 +348,16 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         train(recipe(kind, expert, data, work), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
     state = averaged(states, shares(kind, list(experts)))
-    trained = replace(
-        recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"]), members=1
-    ).config()
-    config = trained.with_(
+    config = replace(recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"]), members=1).config()
+    if kind == "none":
+        save_checkpoint(work / "runs" / name, config, state)
+        seen, _ = map_photographs(work)
+        made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
+        state |= {f"map_head.{key}": value for key, value in made.items()}
+        config = config.with_(map_hidden=MAP_HIDDEN)
+    config = config.with_(
         repo=f"aigciqa/{name}",
-        revision="v0.3.0",
+        revision="v0.4.0",
         provenance={
             "labels": LABELS[kind],
             "license": "Apache-2.0",
@@ -316,6 +370,12 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
     config = save_checkpoint(out / name, config, state, half=True)
     (out / name / "README.md").write_text(model_card(config, source=name, notes=NOTES))
     print(f"{name}: {(out / name / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
+
+
+def map_photographs(work: Path) -> tuple[list[Path], list[Path]]:
+    """Rated photographs to learn from where damage is, and those to measure that with."""
+    paths = [Path(path) for path in pd.read_csv(work / "photographs.csv")["picture"]]
+    return [p for i, p in enumerate(paths) if i % UNSEEN], paths[::UNSEEN]
 
 
 def accuracy(kind: str, work: Path) -> str:
