@@ -54,7 +54,12 @@ class Run:
 
 
 def train(
-    recipe: Recipe, folder: str | Path, *, resume: bool = False, report: Callable[[str], None] = print
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+    bootstrap: int = 1000,
 ) -> Run:
     """Train, select, test once, and write a checkpoint.
 
@@ -65,6 +70,7 @@ def train(
         folder: where the run goes. It must be empty, unless resuming.
         resume: continue a run that was interrupted, to the same weights as if it had not been.
         report: called with each line for the user.
+        bootstrap: resamples for the intervals of the test side's figures; 0 for no intervals.
 
     Raises:
         InputError: for data or a recipe that cannot be trained on, or a folder in use.
@@ -79,12 +85,12 @@ def train(
         saved = read_recipe(folder / "recipe.yaml")
         if saved != recipe:
             raise InputError(f"the recipe differs from {folder / 'recipe.yaml'}; resume with the same one")
-    return _Trainer(recipe, folder, report).run()
+    return _Trainer(recipe, folder, report, bootstrap).run()
 
 
 class _Trainer:
-    def __init__(self, recipe: Recipe, folder: Path, report: Callable[[str], None]):
-        self.recipe, self.folder = recipe, folder
+    def __init__(self, recipe: Recipe, folder: Path, report: Callable[[str], None], bootstrap: int):
+        self.recipe, self.folder, self.bootstrap = recipe, folder, bootstrap
         self.accelerator = Accelerator(
             mixed_precision=recipe.precision,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze > 0)],
@@ -348,6 +354,7 @@ class _Trainer:
                 one = evaluate(
                     scores[here, column], labels[here, column],
                     groups=[str(g) for g in self.rows.groups[rows][here]], generators=list(generators[here]),
+                    bootstrap=self.bootstrap,
                 )  # fmt: skip
                 found.setdefault(name, {})[dimension] = one.to_dict()
                 self.report(f"\n{name}, {dimension}, test side (select={self.recipe.select}):\n{one.table()}")
