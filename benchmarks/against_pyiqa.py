@@ -10,7 +10,9 @@ preprocessing; the largest difference of their scores is printed.
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from sides import SCORE, alternate, checkpoint, pictures, ratios, row, run, show_machine
@@ -114,8 +116,16 @@ def main() -> None:
             alone.close()
 
         mine = [SCORE, files[0], "--metric", str(made), "--device", "cpu", "--offline"]
-        seconds = alternate(args.repeats, pyiqa=first, here=lambda: run(*mine))
+        brought = {"torch": "import torch", "all": "import torch, torchvision, timm"}  # which both import
+        seconds = alternate(
+            args.repeats,
+            pyiqa=first,
+            here=lambda: run(*mine),
+            **{name: partial(run, sys.executable, "-c", line) for name, line in brought.items()},
+        )
         compare("time to first score, here / pyiqa", seconds, "at most 0.333")
+        for name, line in brought.items():
+            row(f"`{line}` alone / pyiqa's first score", ratios(seconds[name], seconds["pyiqa"]), "", "")
         helped = alternate(
             args.repeats,
             pyiqa=lambda: run(args.pyiqa, "-m", "pyiqa.pyiqa_cmd", "--help"),

@@ -94,9 +94,15 @@ EXPERTS = {
         "looks": LOOKS,
     },
     "full": {
-        "people": Expert({"quality": 0.3}, PEOPLE, 2, 32),
+        "people": Expert({"quality": 0.2}, PEOPLE, 2, 32),
         "ladders": Expert(
-            {"quality": 0.7, "correspondence": 1.0}, (0.3, 2.0, 1.0), 3, 32, {"mse": 1.0, "rank": 3.0}, 10
+            {"quality": 0.8, "correspondence": 1.0},
+            (0.3, 2.0, 1.0),
+            3,
+            32,
+            {"mse": 1.0, "rank": 3.0},
+            20,
+            per_batch=(32, 3, 320),
         ),
     },
     "partial": {
