@@ -89,7 +89,7 @@ def train(
 
 
 class _Trainer:
-    def __init__(self, recipe: Recipe, folder: Path, report: Callable[[str], None], bootstrap: int):
+    def __init__(self, recipe: Recipe, folder: Path, report: Callable[[str], None], bootstrap: int = 1000):
         self.recipe, self.folder, self.bootstrap = recipe, folder, bootstrap
         self.accelerator = Accelerator(
             mixed_precision=recipe.precision,
