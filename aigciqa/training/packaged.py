@@ -89,14 +89,13 @@ LADDERS = (1.0, 32.0, 0.04)
 LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.3, "authenticity": 0.5}, PEOPLE, 3, 48),
-        "ladders": Expert({"quality": 0.7}, LADDERS, 4, 48, {"mse": 1.0, "rank": 0.4}, 20),
+        "people": Expert({"quality": 0.5, "authenticity": 0.5}, PEOPLE, 3, 48),
+        "ladders": Expert({"quality": 0.5}, LADDERS, 4, 48, {"mse": 1.0, "rank": 0.4}, 20),
         "looks": LOOKS,
     },
     "full": {
-        "people": Expert({"quality": 0.2}, PEOPLE, 2, 32),
         "ladders": Expert(
-            {"quality": 0.8, "correspondence": 1.0},
+            {"quality": 1.0, "correspondence": 1.0},
             (0.3, 2.0, 1.0),
             3,
             32,
