@@ -39,7 +39,7 @@ def test_shares_of_every_dimension_sum_to_one_and_correspondence_is_one_experts(
         assert found[names.index("looks")] == [0.5 * (d == "authenticity") for d in dimensions]
     if "correspondence" in dimensions:
         assert found[names.index("ladders")][dimensions.index("correspondence")] == 1
-    assert shares(kind, ["people"]) == [[1.0] * len(dimensions)]
+    assert shares(kind, names[:1]) == [[1.0] * len(dimensions)]
 
 
 def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
