@@ -98,7 +98,7 @@ def window_textures(
 
     Only for networks with tiles.
     """
-    skip = kept(network)
+    skip = kept(network.backbone)
     found = torch.empty(
         *(-(-n // (side // 2)) + 1 for n in picture.shape[-2:]), sum(network.backbone.parts[1:])
     )
@@ -107,9 +107,8 @@ def window_textures(
     return found
 
 
-def kept(network: Network) -> int:
-    """How many of a window's features are those of the whole picture; for networks with tiles."""
-    backbone: Any = network.backbone
+def kept(backbone: Any) -> int:
+    """How many of a window's features are those of the whole picture, with tiles."""
     return int(backbone.parts[0] * backbone.cells**2)
 
 
@@ -138,7 +137,7 @@ def _pooled(backbone: Any, pixels: Tensor, whole: Tensor, side: int, transform: 
     found = torch.cat([*means, *deviations], 1)[0].flatten(1).T
     around = MARGIN - BEYOND
     statistics = window_statistics(pixels[..., around:-around, around:-around].float(), side)[0].flatten(0, 1)
-    content = whole[:, : backbone.parts[0] * backbone.cells**2]
+    content = whole[:, : kept(backbone)]
     return torch.cat([content.expand(len(found), -1), found.to(whole), statistics.to(whole)], 1)
 
 
@@ -146,7 +145,7 @@ def whole_features(network: Network, features: Tensor) -> Tensor:
     """A picture's features in the form of a window's, for a reference that is not laid over the windows."""
     if not _pools(network):
         return features
-    split = kept(network)
+    split = kept(network.backbone)
     tiles = features[:, split:].unflatten(1, (-1, sum(network.backbone.parts[1:]))).mean(1)
     return torch.cat([features[:, :split], tiles], 1)
 

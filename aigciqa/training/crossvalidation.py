@@ -58,9 +58,8 @@ def held_out(recipe: Recipe, folder: str | Path, *, report: Callable[[str], None
         begun = (run / "recipe.yaml").exists()
         if not (run / PREDICTIONS).exists() or read_recipe(run / "recipe.yaml") != made:
             report(f"fold {fold + 1} of {recipe.folds}")
-            train(
-                made, run, resume=begun, report=lambda line: None, bootstrap=0
-            )  # intervals are of all folds together
+            # intervals are of all folds together
+            train(made, run, resume=begun, report=lambda line: None, bootstrap=0)
         found.append(pd.read_csv(run / PREDICTIONS))
     return pd.concat(found).sort_values(["set", "row"], ignore_index=True)
 

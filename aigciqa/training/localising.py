@@ -154,7 +154,7 @@ def _examples(work: tuple[str, Path, int, int, tuple[str, ...]]) -> list[Example
     def seen(pixels: Pixels) -> tuple[Tensor, Tensor]:
         """The windows' textures, and their scores."""
         windows = window_textures(network, picture(pixels), whole, LOCAL, transform)
-        content = whole[:, None, : kept(network)].expand(*windows.shape[:2], -1)
+        content = whole[:, None, : kept(network.backbone)].expand(*windows.shape[:2], -1)
         return windows, network.regress(torch.cat([content, windows], 2).flatten(0, 1)).view(
             *windows.shape[:2], -1
         )

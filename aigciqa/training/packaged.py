@@ -273,12 +273,12 @@ def recipe(
     beside = "-referenced" if kind == "full" else ""
     for name, weight, source in (
         ("authentic", expert.authentic, "photographs"),
-        (f"empty{beside}", expert.empty, "synthetic"),
+        ("empty", expert.empty, "synthetic"),
     ):
         if weight and source in learn:
-            count = EXTRA_ROWS[name.removesuffix(beside)]
+            file = str(work / f"{name}{beside}.csv")
             sources.append(
-                DataSource(str(work / f"{name}.csv"), score_range=(0.0, 5.0), weight=weight, per_batch=count)
+                DataSource(file, score_range=(0.0, 5.0), weight=weight, per_batch=EXTRA_ROWS[name])
             )
     return replace(
         BASE,
