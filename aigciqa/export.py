@@ -5,6 +5,7 @@ What is exported is everything after `aigciqa.transform.read_views`: normalisati
 promises that. How to do it stands in the file's metadata, beside the whole config.
 """
 
+import io
 import os
 import tempfile
 import warnings
@@ -85,8 +86,12 @@ def export_metric(
             if kind == "onnx":
                 _write_onnx(program, config, temporary, opset)
             else:
-                torch.export.save(program, temporary, extra_files=_metadata(config))
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter, for a full disk as well
+                buffer = (
+                    io.BytesIO()
+                )  # torch's own writer to a file may end the process when the disk is full
+                torch.export.save(program, buffer, extra_files=_metadata(config))
+                temporary.write_bytes(buffer.getbuffer())
+        except (OSError, RuntimeError) as error:
             raise InputError(f"cannot write {path}: {first_line(error)}") from error
         _check(graph, temporary, kind, config)
         temporary.replace(path)
