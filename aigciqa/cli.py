@@ -1,7 +1,9 @@
 """The command line. Heavy imports wait until there is something to score, so that ``--help`` is instant."""
 
+import errno
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
 SHELLS = ("bash", "zsh", "fish")
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # what a write to a disk says that takes nothing more
 
 
 class Command(click.Command):
@@ -36,6 +39,13 @@ class Command(click.Command):
             return super().invoke(ctx)
         except AigciqaError as error:
             click.echo(f"error: {error}", err=True)
+            _drop_unwritten()
+            ctx.exit(2)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            click.echo(f"error: {error.filename or 'output'} cannot be written: {error.strerror}", err=True)
+            _drop_unwritten()
             ctx.exit(2)
         except ModuleNotFoundError as error:
             if error.name not in TRAINING:
@@ -45,6 +55,14 @@ class Command(click.Command):
         except KeyboardInterrupt:  # click's own code for it is 1
             click.echo("interrupted", err=True)
             ctx.exit(130)
+
+
+def _drop_unwritten() -> None:
+    """What standard output would not take is tried again when Python ends, which then changes the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

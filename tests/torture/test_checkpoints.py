@@ -86,9 +86,11 @@ def hostile_configs(config):
         yield f"hidden-number-{i}", raw("hidden", value)
     for value in ([0.0, 1, 1], [1e-300, 1, 1], [-1, 1, 1], [1, 1], ["1", 1, 1]):
         yield f"std-{value}", changed(transform={"std": value})
-    for key in config.keys() - {"hidden", "repo", "revision", "format"}:
+    nullable = {"hidden", "map_hidden", "repo", "revision"}
+    for key in config.keys() - {"format"}:
         for i, value in enumerate((None, True, 7.5, {"a": [1]}, [[1]], ["a", 1])):
-            yield f"type-{key}-{i}", changed(**{key: value})
+            if value is not None or key not in nullable:
+                yield f"type-{key}-{i}", changed(**{key: value})
     yield "extra-key", changed(__class__="os.system")
     yield "extra-key-long", changed(**{"x" * 500_000: 1})
     yield "extra-in-transform", changed(transform={"pad": 1})

@@ -1,6 +1,7 @@
 """A scoring run that is killed, starved or interrupted loses no row: the same command again ends as if undisturbed."""
 
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -274,18 +275,23 @@ def test_two_runs_into_one_file(kind, begin, undisturbed, complete, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-def test_full_pipe(checkpoint, pictures, tmp_path):
-    """Standard output that takes nothing is said, with code 2."""
+@pytest.mark.parametrize("form", ["csv", "jsonl", "table", "json"])
+def test_full_pipe(form, checkpoint, pictures):
+    """Standard output that takes nothing is said, with code 2; buffered or not, and also when Python ends."""
     command = [shutil.which("aigciqa-score", path=str(Path(sys.executable).parent)), pictures]
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*command, "--metric", checkpoint, "--format", "csv"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert done.returncode == 2, done.stderr
-    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    options = ["--metric", checkpoint, *(["--json"] if form == "json" else ["--format", form])]
+    for unbuffered in ("", "1"):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*command, *options],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            )
+        assert done.returncode == 2, done.stderr
+        assert "output cannot be written: No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr and "ignored" not in done.stderr
 
 
 # -- in this process: the decoder and the network fail
