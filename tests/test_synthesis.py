@@ -19,6 +19,7 @@ from aigciqa.training.autoencoder import train_autoencoders
 from aigciqa.training.cli import main
 from aigciqa.training.data import load
 from aigciqa.training.degradations import DEGRADATIONS, STRUCTURAL, degrade
+from aigciqa.training.held import of_synthetic
 from aigciqa.training.networks import neural_kinds
 from aigciqa.training.photographs import find_photographs
 from aigciqa.training.pseudolabels import damage, severities
@@ -243,6 +244,24 @@ def test_references_and_pictures(made, manifest):
         )
         assert picture.shape == reference.shape == (96, 96, 3)
         assert (np.abs(picture - reference).mean() > 1) == (row.relation != "aligned")
+
+
+def test_figures_of_predictions(made, manifest):
+    """Of scores that are the labels, but for one picture that is as much like another scene as like its own."""
+    predicted = pd.DataFrame({
+        "row": manifest.index[::-1],
+        "quality_score": manifest["quality"][::-1].to_numpy(),
+        "correspondence_score": manifest["correspondence"][::-1].to_numpy(),
+    })  # fmt: skip
+    others = manifest.index[manifest["relation"] == "other"]
+    predicted.loc[predicted["row"] == others[0], "correspondence_score"] = 4.5
+    said = of_synthetic(predicted, made / "manifest.csv")
+    ladders = manifest["ladder"].nunique() - 1  # "" is that of pristine crops
+    assert f"reference aligned: of {ladders} ladders monotone 1.000, pairwise 1.000" in said
+    count = len(others)
+    assert f"correspondence falls with another scene in {1 - 1 / count:.3f} of {count} cases" in said
+    assert "mean quality by level: 4.50, " in said
+    assert "correspondence" not in of_synthetic(predicted.iloc[:, :2], made / "manifest.csv")
 
 
 def test_nothing_is_dropped_silently(made):

@@ -28,10 +28,10 @@ def with_appeal(predicted: pd.DataFrame, ratings: Path) -> str:
 
 
 def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
-    """Ladders by kind of reference, and mean quality by level beside the crop itself.
+    """Ladders by kind of reference, mean quality by level beside the crop itself, and what a wrong reference does.
 
     Args:
-        predicted: of `manifest`, with ``row`` and ``quality_score``.
+        predicted: of `manifest`, with ``row``, ``quality_score`` and, where it is predicted, ``correspondence_score``.
         manifest: that `aigciqa.training.synthesis.synthesize` wrote.
     """
     table = pd.read_csv(manifest, keep_default_na=False)
@@ -47,4 +47,14 @@ def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
         )
     aligned = table["relation"] == "aligned"
     levels = pd.Series(scores[aligned]).groupby(table["level"][aligned].to_numpy()).mean()
-    return "\n".join([*lines, "mean quality by level: " + ", ".join(f"{level:.2f}" for level in levels)])
+    lines.append("mean quality by level: " + ", ".join(f"{level:.2f}" for level in levels))
+    if "correspondence_score" in predicted:
+        found = table.iloc[predicted["row"]].assign(score=predicted["correspondence_score"].to_numpy())
+        beside = found.pivot(index="picture", columns="relation", values="score")
+        means = ", ".join(f"{relation} {mean:.2f}" for relation, mean in beside.mean().items())
+        lines.append(f"mean correspondence by reference: {means}")
+        both = beside.dropna(subset=["aligned", "other"]) if "other" in beside else beside[:0]
+        if len(both):
+            falls = (both["other"] < both["aligned"]).mean()
+            lines.append(f"correspondence falls with another scene in {falls:.3f} of {len(both)} cases")
+    return "\n".join(lines)
