@@ -449,6 +449,7 @@ def main() -> None:
         "--learn", nargs="+", choices=SOURCES, default=list(SOURCES), help="with --cross-validate: from what"
     )
     args = parser.parse_args()
+    args.work = args.work.resolve()  # manifests name pictures, which would else be sought beside them
     data = prepare(args)
     for kind in args.kinds:
         if args.cross_validate:
