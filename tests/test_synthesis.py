@@ -262,6 +262,8 @@ def test_figures_of_predictions(made, manifest):
     assert f"correspondence falls with another scene in {1 - 1 / count:.3f} of {count} cases" in said
     assert "mean quality by level: 4.50, " in said
     assert "correspondence" not in of_synthetic(predicted.iloc[:, :2], made / "manifest.csv")
+    one_photo = predicted[manifest["group"][predicted["row"]].to_numpy() == "ref.png"]  # as of one fold
+    assert "monotone 1.000" in of_synthetic(one_photo, made / "manifest.csv")
 
 
 def test_nothing_is_dropped_silently(made):

@@ -34,10 +34,9 @@ def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
         predicted: of `manifest`, with ``row``, ``quality_score`` and, where it is predicted, ``correspondence_score``.
         manifest: that `aigciqa.training.synthesis.synthesize` wrote.
     """
-    table = pd.read_csv(manifest, keep_default_na=False)
-    scores = np.full(len(table), np.nan)
-    scores[predicted["row"]] = predicted["quality_score"]
-    rated = load(manifest, score_range=(0.0, 5.0))
+    table = pd.read_csv(manifest, keep_default_na=False).iloc[predicted["row"]].reset_index(drop=True)
+    scores = predicted["quality_score"].to_numpy()
+    rated = load(manifest, score_range=(0.0, 5.0)).subset(list(predicted["row"]))
     lines = []
     for relation, rows in table.groupby("relation").groups.items():
         ladders = Ladders.of(rated.subset(list(rows)), scores[rows], "quality")
@@ -49,7 +48,7 @@ def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
     levels = pd.Series(scores[aligned]).groupby(table["level"][aligned].to_numpy()).mean()
     lines.append("mean quality by level: " + ", ".join(f"{level:.2f}" for level in levels))
     if "correspondence_score" in predicted:
-        found = table.iloc[predicted["row"]].assign(score=predicted["correspondence_score"].to_numpy())
+        found = table.assign(score=predicted["correspondence_score"].to_numpy())
         beside = found.pivot(index="picture", columns="relation", values="score")
         means = ", ".join(f"{relation} {mean:.2f}" for relation, mean in beside.mean().items())
         lines.append(f"mean correspondence by reference: {means}")
