@@ -69,6 +69,7 @@ class Expert:
         loss: see `Recipe`.
         epochs: likewise.
         per_batch: rows of `SOURCES` in a batch.
+        batch_by: see `Recipe`.
         authentic: weight of photographs as examples of what looks authentic.
         empty: weight of pictures that show nothing.
     """
@@ -80,6 +81,7 @@ class Expert:
     loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
     epochs: int = 16
     per_batch: tuple[int, int, int] = PER_BATCH
+    batch_by: str = "reference"
     authentic: float = 0.0
     empty: float = 1.0
 
@@ -102,6 +104,7 @@ EXPERTS = {
             {"mse": 1.0, "rank": 3.0},
             20,
             per_batch=(32, 3, 320),
+            batch_by="group",  # so that what differs between rows of a batch is what the reference says of them
         ),
     },
     "partial": {
@@ -128,7 +131,6 @@ BASE = Recipe(
     test=0,
     select="last",
     directions=600,
-    batch_by="reference",
     lr=3e-3,
     weight_decay=0.05,
     optimizer="adamw",
@@ -290,6 +292,7 @@ def recipe(
         members=expert.members,
         loss=expert.loss,
         epochs=expert.epochs,
+        batch_by=expert.batch_by,
         data=tuple(sources),
         cache=str(work / "cache"),
         **changes,
