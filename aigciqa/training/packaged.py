@@ -424,9 +424,10 @@ def validate(
         )
     together.to_csv(folder / "predictions.csv", index=False)
     made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
-    for who, table in zip(experts, tables, strict=True):
-        print(f"== {KINDS[kind]}, learned from {said}, {who} alone")
-        judge(made, table, folder / who)
+    if len(experts) > 1:
+        for who, table in zip(experts, tables, strict=True):
+            print(f"== {KINDS[kind]}, learned from {said}, {who} alone")
+            judge(made, table, folder / who)
     print(f"== {KINDS[kind]}, learned from {said}")
     judge(made, together, folder)
     print(with_appeal(together[together["set"] == 1], ratings / "avt" / "ratings.csv"))
