@@ -167,7 +167,7 @@ def test_every_part_of_the_inputs_weighs_the_same_over_the_rows_trained_on(
     assert len(held_out)
     feed.inputs[held_out] = 1000
     inputs = torch.from_numpy(feed.inputs[rows]).float()
-    probe = feed.begin(network, rows, trainer.recipe).eval()
+    probe = feed.begin(network, rows, trainer.recipe, tmp_path / "other.safetensors").eval()
     with torch.no_grad():
         found = torch.from_numpy(feed.inputs[rows]).float()
         assert found.mean(0).abs().max() < 1e-2
@@ -289,6 +289,27 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pku, tmp_path
     assert any("resuming at epoch" in line for line in said)
     for name in ("model.safetensors", "last/model.safetensors", "predictions.csv", "metrics.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_resumed_run_keeps_its_coordinates(pku, tmp_path, monkeypatch):
+    """Where they would be found otherwise, as with another number of threads; also when nothing is left to learn."""
+    made = recipe(pku, epochs=3, directions=20)
+    train(made, tmp_path / "whole", report=silent)
+
+    def interrupt(line):
+        if line.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "cut", report=interrupt)
+    found = probing.principal_directions
+    monkeypatch.setattr(probing, "principal_directions", lambda *how: -found(*how).flip(1))
+    expected = weights(tmp_path / "whole")
+    for _ in range(2):
+        train(made, tmp_path / "cut", resume=True, report=silent)
+        assert weights(tmp_path / "cut") == expected
+    train(made, tmp_path / "other", report=silent)
+    assert weights(tmp_path / "other") != expected
 
 
 # -- the features are computed once

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .data import load
@@ -28,7 +27,7 @@ def with_appeal(predicted: pd.DataFrame, ratings: Path) -> str:
 
 
 def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
-    """Ladders by kind of reference, mean quality by level beside the crop itself, and what a wrong reference does.
+    """Ladders by kind of reference, mean quality by level beside the crop itself, and mean correspondence by reference.
 
     Args:
         predicted: of `manifest`, with ``row``, ``quality_score`` and, where it is predicted, ``correspondence_score``.
@@ -52,8 +51,4 @@ def of_synthetic(predicted: pd.DataFrame, manifest: Path) -> str:
         beside = found.pivot(index="picture", columns="relation", values="score")
         means = ", ".join(f"{relation} {mean:.2f}" for relation, mean in beside.mean().items())
         lines.append(f"mean correspondence by reference: {means}")
-        both = beside.dropna(subset=["aligned", "other"]) if "other" in beside else beside[:0]
-        if len(both):
-            falls = (both["other"] < both["aligned"]).mean()
-            lines.append(f"correspondence falls with another scene in {falls:.3f} of {len(both)} cases")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -125,23 +126,39 @@ class ProbeFeed(Feed):
             self.inputs[part] = seen.half().cpu().numpy()
         self.probe: Probe
 
-    def begin(self, network: Network, rows: Ints, recipe: Recipe) -> Probe:
-        """Make the model that learns: its coordinates are those of `rows`, and it begins at their mean label."""
+    def begin(self, network: Network, rows: Ints, recipe: Recipe, file: Path) -> Probe:
+        """Make the model that learns: its coordinates are those of `rows`, and it begins at their mean label.
+
+        They are kept in `file`, and taken from there by a run that goes on: found again with another number of
+        threads, two directions in which rows vary about as much would be other ones, and the head would read them
+        wrongly.
+        """
         rows = rows[self.rows.weights[rows] > 0]  # data sets of weight 0 are only predicted
+        with self.accelerator.main_process_first():
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(file, save(self._coordinates(network, rows, recipe)))
+            found = {name: tensor.to(self.accelerator.device) for name, tensor in load_file(file).items()}
+        self.probe = Probe(
+            network, found["mean"], found["scale"], found.get("directions"), recipe.dropout, recipe.members
+        ).to(self.accelerator.device)
+        self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).to(found["mean"])
+        parts = np.array_split(self.inputs, math.ceil(len(self.inputs) / 1024))
+        self.inputs = np.concatenate([
+            self.probe.coordinates(torch.from_numpy(part).to(found["mean"].device)).cpu().numpy()
+            for part in parts
+        ])  # fmt: skip
+        return self.probe
+
+    def _coordinates(self, network: Network, rows: Ints, recipe: Recipe) -> dict[str, Tensor]:
         x = torch.from_numpy(self.inputs[rows]).to(self.accelerator.device).float()
         mean, std = x.mean(0), x.std(0, correction=0) + FLOOR
         shares = x.shape[1] / len(network.parts)  # every part weighs the same, however wide it is
         scale = torch.cat([std.new_full((width,), (shares / width) ** 0.5) for width in network.parts]) / std
-        directions = None
+        found = {"mean": mean, "scale": scale}
         if 0 < recipe.directions < min(x.shape):
-            directions = principal_directions((x - mean) * scale, recipe.directions, recipe.seed)
-        self.probe = Probe(network, mean, scale, directions, recipe.dropout, recipe.members).to(x.device)
-        self.probe.head.fc2.bias.data = torch.from_numpy(self.rows.mean_labels(rows)).to(x)
-        parts = np.array_split(self.inputs, math.ceil(len(self.inputs) / 1024))
-        self.inputs = np.concatenate([
-            self.probe.coordinates(torch.from_numpy(part).to(x.device)).cpu().numpy() for part in parts
-        ])  # fmt: skip
-        return self.probe
+            found["directions"] = principal_directions((x - mean) * scale, recipe.directions, recipe.seed)
+        return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
 
     def seen(self, rows: Ints, draws: Any) -> tuple[Tensor, ...]:
         return (torch.from_numpy(self.inputs[rows]),)

@@ -36,6 +36,7 @@ from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
 
 STATE = "state.pt"
 PREDICTIONS = "predictions.csv"
+COORDINATES = "coordinates.safetensors"  # of the head of a frozen backbone
 
 
 @dataclass
@@ -129,7 +130,10 @@ class _Trainer:
             feed = ProbeFeed(
                 self.rows, self.network, self.config, cache, self.accelerator, recipe.rank_within
             )
-            model, self.feed = feed.begin(self.network, self.train_rows, recipe), feed
+            file = folder / COORDINATES
+            if self.main and not (folder / STATE).exists():
+                file.unlink(missing_ok=True)  # of a run that never came to its first state
+            model, self.feed = feed.begin(self.network, self.train_rows, recipe, file), feed
         self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
         if self.accelerator.num_processes > 1:
             synchronise(self.network.backbone, self.accelerator.device)
