@@ -91,8 +91,9 @@ LADDERS = (1.0, 32.0, 0.04)
 LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.5, "authenticity": 0.5}, PEOPLE, 3, 48),
+        "people": Expert({"quality": 0.3, "authenticity": 0.25}, PEOPLE, 3, 48),
         "ladders": Expert({"quality": 0.5}, LADDERS, 4, 48, {"mse": 1.0, "rank": 0.4}, 20),
+        "generated": Expert({"quality": 0.2, "authenticity": 0.25}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
         "looks": LOOKS,
     },
     "full": {
@@ -405,7 +406,7 @@ def validate(
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
         experts = {who: expert for who, expert in experts.items() if who != "ladders"}
     if "generated" not in learn:
-        experts = {who: expert for who, expert in experts.items() if who != "looks"}
+        experts = {who: expert for who, expert in experts.items() if who not in ("looks", "generated")}
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
