@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -38,31 +38,28 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except AigciqaError as error:
-            click.echo(f"error: {error}", err=True)
-            _drop_unwritten()
-            ctx.exit(2)
+            _refuse(ctx, str(error))
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            click.echo(f"error: {error.filename or 'output'} cannot be written: {error.strerror}", err=True)
-            _drop_unwritten()
-            ctx.exit(2)
+            _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
         except ModuleNotFoundError as error:
             if error.name not in TRAINING:
                 raise
-            click.echo(f"error: this needs {error.name}; pip install 'aigciqa[train]'", err=True)
-            ctx.exit(2)
+            _refuse(ctx, f"this needs {error.name}; pip install 'aigciqa[train]'")
         except KeyboardInterrupt:  # click's own code for it is 1
             click.echo("interrupted", err=True)
             ctx.exit(130)
 
 
-def _drop_unwritten() -> None:
-    """What standard output would not take is tried again when Python ends, which then changes the exit code."""
+def _refuse(ctx: click.Context, message: str) -> NoReturn:
+    """Say why, and end with code 2."""
+    click.echo(f"error: {message}", err=True)
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError:  # what it would not take is tried again when Python ends, and would change the code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    ctx.exit(2)
 
 
 @contextmanager
