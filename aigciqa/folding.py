@@ -1,19 +1,27 @@
 """Batch normalisation folded into the convolutions before it: each feature map is read and written once less."""
 
 import copy
+import sys
 from itertools import chain
 from typing import Any
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .lite import Convolution
+
 CLOSE = 1e-5  # of the largest feature: how much folding may change any
 
-_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+
+def _kinds() -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Convolutions and batch normalisations that are what they seem."""
+    if "timm" not in sys.modules:  # then no network has its kinds
+        return (nn.Conv2d, Convolution), (nn.BatchNorm2d,)
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.norm_act import BatchNormAct2d
+
+    return (nn.Conv2d, Convolution, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
 
 
 @torch.no_grad()
@@ -36,9 +44,10 @@ def folded(network: Any, images: Tensor) -> Any:
         >>> sum(isinstance(m, nn.BatchNorm2d) for m in made.modules())
         0
     """
+    _, norms = _kinds()
     modules = list(network.modules())
     if any(m._forward_hooks or m._forward_pre_hooks for m in modules) or not any(
-        type(m) in _NORMS for m in modules
+        type(m) in norms for m in modules
     ):
         return network
     shared = {id(t): t for t in chain(network.parameters(), network.buffers())}
@@ -57,13 +66,14 @@ def folded(network: Any, images: Tensor) -> Any:
             norm.weight,
             norm.bias,
         )
-    norms = {norm for _, norm in pairs}
+    done = {norm for _, norm in pairs}
     for parent in list(made.modules()):
         for name, child in parent.named_children():
-            if child in norms:
+            if child in done:
+                with_activation: Any = child  # timm's kind has one of its own
                 after = (
-                    nn.Sequential(child.drop, child.act)
-                    if isinstance(child, BatchNormAct2d)
+                    nn.Sequential(with_activation.drop, with_activation.act)
+                    if hasattr(child, "act")
                     else nn.Identity()
                 )
                 setattr(parent, name, after)
@@ -79,6 +89,7 @@ def _pairs(network: Any, images: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]]
     last: tuple[Any, Any] = (None, None)
     feeds: dict[Any, set[Any]] = {}
     hooks = []
+    convolutions, norms = _kinds()
 
     def convolved(module: Any, inputs: Any, output: Any) -> None:
         nonlocal last
@@ -88,9 +99,9 @@ def _pairs(network: Any, images: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]]
         feeds.setdefault(module, set()).add(last[0] if inputs[0] is last[1] else None)
 
     for module in network.modules():
-        if type(module) in _CONVOLUTIONS:
+        if type(module) in convolutions:
             hooks.append(module.register_forward_hook(convolved))
-        elif type(module) in _NORMS:
+        elif type(module) in norms:
             hooks.append(module.register_forward_pre_hook(norming))
     try:
         features = network.features(images)

@@ -297,23 +297,25 @@ class Metric(nn.Module):
         """Whether the checkpoint's weights have been read."""
         return "network" in self._modules
 
-    @torch.compiler.disable
     def load(self) -> "Metric":
         """Open the checkpoint now rather than at first use.
 
         Raises:
             CheckpointError: when it cannot be found, fetched or trusted.
         """
-        if (
-            threading.get_ident() in _FORKED
-        ):  # it would wait for ever for threads that were not forked with it
-            _FORKED.clear()
+        if _FORKED or not self.loaded:
+            # the compiler must not look into it; to say so beforehand takes a second, to import the compiler
+            (torch.compiler.disable(self._open) if torch.compiler.is_compiling() else self._open)()
+        return self
+
+    def _open(self) -> None:
+        if threading.get_ident() in _FORKED:
+            _FORKED.clear()  # it would wait for ever for threads that were not forked with it
             torch.set_num_threads(1)
         with _LOADING:  # several threads may use a metric for the first time at once
             if not self.loaded:
                 _ = self.dimension  # a wrong one is refused before anything large is read
                 self.network = open_network(self.config, self._source).to(self._device)
-        return self
 
     def __getattr__(self, name: str) -> Any:
         if name == "network":

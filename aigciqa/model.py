@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import timm
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import CheckpointError
+from .lite import NAME, EfficientNetLite0
 from .stages import MapHead, Stages
 from .weights import HEADER, Source, check_weights, load_weights
 
@@ -33,7 +34,7 @@ class Network(nn.Module):
         super().__init__()
         self.reference = config.reference
         self.compares = config.reference == "full" and config.feature == "stages"
-        net = timm_network(config.backbone, config.feature, config.transform.crop)
+        net = architecture(config.backbone, config.feature, config.transform.crop)
         self.backbone: Backbone | Stages = (
             Stages(net, config) if config.feature == "stages" else Backbone(net, config.feature)
         )
@@ -116,8 +117,8 @@ class Backbone(nn.Module):
         return features
 
 
-def timm_network(name: str, feature: str, size: int) -> Any:
-    """A timm architecture without its classifier, random.
+def architecture(name: str, feature: str, size: int) -> Any:
+    """One of timm's architectures without its classifier, random.
 
     Args:
         name: of the architecture.
@@ -127,6 +128,15 @@ def timm_network(name: str, feature: str, size: int) -> Any:
     Raises:
         CheckpointError: for an architecture timm does not have, or one that lacks the feature.
     """
+    net = EfficientNetLite0() if name == NAME else _of_timm(name, feature, size)
+    if feature == "token" and getattr(net, "cls_token", None) is None:
+        raise CheckpointError(f"{name} has no class token")
+    return net
+
+
+def _of_timm(name: str, feature: str, size: int) -> Any:
+    import timm  # takes seconds
+
     if not timm.is_model(name):
         raise CheckpointError(f"timm {timm.__version__} has no architecture {name!r}")
     options: dict[str, Any] = {}
@@ -138,8 +148,6 @@ def timm_network(name: str, feature: str, size: int) -> Any:
         net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
         raise CheckpointError(f"{name} has no feature {feature!r}: {error}") from None
-    if feature == "token" and getattr(net, "cls_token", None) is None:
-        raise CheckpointError(f"{name} has no class token")
     if hasattr(net, "pre_logits"):
         net.pre_logits = nn.Identity()  # VGG's fully connected layers, which the papers leave out
     return net
@@ -162,6 +170,8 @@ def blank_network(config: MetricConfig) -> Network:
     except CheckpointError:
         raise
     except Exception as error:  # architectures raise nearly anything for a size or a feature they do not have
+        import timm
+
         raise CheckpointError(
             f"timm {timm.__version__} cannot build {config.backbone} with feature {config.feature} and crop "
             f"{config.transform.crop}: {type(error).__name__}: {error}"
@@ -208,7 +218,7 @@ def _filled(network: Network, config: MetricConfig, state: Mapping[str, Tensor])
             f"{len(config.dimensions)} dimensions): {len(wrong)} tensors differ, {min(wrong)!r} for one"
         )
     for name, tensor in state.items():
-        if not tensor.isfinite().all():
+        if not np.isfinite(tensor.cpu().numpy()).all():  # numpy does not wait for threads, hundreds of times
             raise CheckpointError(
                 f"the weights of {config.name} are not all finite: {name!r} for one; not used"
             )

@@ -7,9 +7,10 @@ from hub import Hub
 # The Hub's client reads these when it is imported, so they are set before anything imports it. No test
 # reaches a real Hub: there is only this server.
 _HUB = Hub().__enter__()
+_HOME = tempfile.TemporaryDirectory(prefix="aigciqa-test-")
 os.environ |= {
     "HF_ENDPOINT": _HUB.url,
-    "HF_HOME": tempfile.mkdtemp(prefix="aigciqa-test-"),
+    "HF_HOME": _HOME.name,
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_ETAG_TIMEOUT": "5",
 }
