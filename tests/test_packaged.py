@@ -1,5 +1,6 @@
 """What makes the packaged checkpoints, as far as it can be tried without the rated pictures."""
 
+import copy
 import json
 
 import pytest
@@ -7,8 +8,14 @@ import torch
 from conftest import tiny_config
 
 from aigciqa.model import Network
-from aigciqa.training.packaged import DIMENSIONS, EXPERTS, SOURCES, accuracy, averaged, recipe, shares
+from aigciqa.config import Transform
+from aigciqa.training.packaged import (
+    DIMENSIONS, EXPERTS, SOURCES, STRETCHED, accuracy, averaged, recipe, shares, stretched,
+)  # fmt: skip
 from aigciqa.training.recipe import DataSource
+
+
+TILED = Transform(resize=64, crop=64, tiles=2)
 
 
 @pytest.mark.parametrize("kind", list(EXPERTS))
@@ -27,6 +34,22 @@ def test_the_average_of_experts_is_one_network(kind):
     assert torch.allclose(found[:, 0], 0.3 * first[:, 0] + 0.7 * second[:, 0], atol=1e-5)
     assert torch.allclose(found[:, 1], second[:, 1], atol=1e-5)
     assert not torch.allclose(first, second, atol=1e-2)
+
+
+def test_stretched_scores_keep_their_order_and_maps_follow():
+    factor, middle = STRETCHED["none"]
+    network = Network(tiny_config("none", feature="stages", transform=TILED, map_hidden=4)).eval()
+    made = copy.deepcopy(network)
+    made.load_state_dict(stretched("none", network.state_dict()))
+    pictures, windows = torch.rand(3, 5, 3, 64, 64), torch.rand(1, 3, 4, sum(network.parts[1:]))
+    with torch.no_grad():
+        before, after = network(pictures), made(pictures)
+        maps = network.map_head(windows), made.map_head(windows)
+    for unchanged, changed, about in ((before, after, middle), (*maps, 0.0)):
+        assert torch.allclose(changed[:, 0], about + factor * (unchanged[:, 0] - about), atol=1e-4)
+        assert torch.equal(changed[:, 1:], unchanged[:, 1:])
+    state = network.state_dict()
+    assert all(map(torch.equal, stretched("full", state).values(), state.values()))
 
 
 @pytest.mark.parametrize("kind", list(EXPERTS))

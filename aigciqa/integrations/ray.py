@@ -337,7 +337,6 @@ def has_gpus() -> bool:
     """
     try:
         import ray
-        import ray.data
     except ModuleNotFoundError as error:
         raise InputError(f"Ray needs {error.name}; pip install 'aigciqa[ray]'") from None
     if not ray.is_initialized():

@@ -142,6 +142,11 @@ BASE = Recipe(
     license="Apache-2.0",
 )
 
+# Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of photographs
+# rise by 1.31 for each point of the average, and of generated pictures by 1.28. The order of pictures stays.
+STRETCHED = {"none": (1.3, 2.8)}
+REVISIONS = {"none": "v0.5.0", "full": "v0.4.0", "partial": "v0.4.0"}
+
 # -- data
 
 
@@ -326,6 +331,18 @@ def averaged(states: Sequence[dict[str, Tensor]], shares: Sequence[Sequence[floa
     }
 
 
+def stretched(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network with the spread of `STRETCHED`, in its scores and, where it has a head for them, its maps."""
+    factor, middle = STRETCHED.get(kind, (1.0, 0.0))
+    changed = {}
+    for name in ("head.fc2.weight", "head.fc2.bias", "map_head.out.weight", "map_head.out.bias"):
+        if name in state:
+            changed[name] = state[name].clone()
+            changed[name][0] *= factor  # the first dimension, quality
+    changed["head.fc2.bias"][0] += (1 - factor) * middle
+    return state | changed
+
+
 HUMAN = "human ratings of photographs (BIQ2021) and of generated pictures (AVT-AI-Image-Dataset)"
 PSEUDO = "pseudo-labels of photographs, as they are or degraded by a program"
 LABELS = {
@@ -364,9 +381,10 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
         state |= {f"map_head.{key}": value for key, value in made.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)
+    state = stretched(kind, state)
     config = config.with_(
         repo=f"aigciqa/{name}",
-        revision="v0.4.0",
+        revision=REVISIONS[kind],
         provenance={
             "labels": LABELS[kind],
             "license": "Apache-2.0",
@@ -423,6 +441,8 @@ def validate(
         together[name] = sum(
             share[column] * table[name] for share, table in zip(weights, tables, strict=True)
         )
+    factor, middle = STRETCHED.get(kind, (1.0, 0.0))
+    together["quality_score"] = middle + factor * (together["quality_score"] - middle)
     together.to_csv(folder / "predictions.csv", index=False)
     made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
     if len(experts) > 1:
