@@ -7,13 +7,20 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from aigciqa.model import Network
 from aigciqa.config import Transform
+from aigciqa.model import Network
 from aigciqa.training.packaged import (
-    DIMENSIONS, EXPERTS, SOURCES, STRETCHED, accuracy, averaged, recipe, shares, stretched,
+    DIMENSIONS,
+    EXPERTS,
+    SOURCES,
+    STRETCHED,
+    accuracy,
+    averaged,
+    recipe,
+    shares,
+    stretched,
 )  # fmt: skip
 from aigciqa.training.recipe import DataSource
-
 
 TILED = Transform(resize=64, crop=64, tiles=2)
 

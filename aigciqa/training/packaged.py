@@ -142,8 +142,8 @@ BASE = Recipe(
     license="Apache-2.0",
 )
 
-# Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of photographs
-# rise by 1.31 for each point of the average, and of generated pictures by 1.28. The order of pictures stays.
+# Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of
+# photographs rise by 1.31 for each point of the average, of generated pictures by 1.28. The order of pictures stays.
 STRETCHED = {"none": (1.3, 2.8)}
 REVISIONS = {"none": "v0.5.0", "full": "v0.4.0", "partial": "v0.4.0"}
 
