@@ -413,7 +413,7 @@ def accuracy(kind: str, work: Path) -> str:
     photographs, generated, synthetic = (one["quality"] for one in json.loads(file.read_text()).values())
     people = f"SRCC {photographs['srcc']:.2f} with people on photographs, {generated['srcc']:.2f} on generated pictures"
     pairs = f"{synthetic['ladders']['pairwise']:.2f} of pairs of degraded pictures in order"
-    return f"held out: {people}, {pairs}" if kind == "none" else f"held out: {pairs} (pseudo-labels)"
+    return f"held out: {pairs} (pseudo-labels)" if kind == "full" else f"held out: {people}, {pairs}"
 
 
 def validate(
