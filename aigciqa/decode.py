@@ -7,9 +7,11 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from importlib import import_module
+from typing import IO, Any
 
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -201,14 +203,22 @@ def decode_jpeg(image: Image.Image, file: IO[bytes]) -> Tensor | None:
     """
     if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
         return None
-    file.seek(0)
-    data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
     try:
-        from torchvision import io  # type: ignore[import-untyped]
-
+        io = _torchvision_io()
+        file.seek(0)
+        data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         pixels = io.decode_jpeg(data, io.ImageReadMode.RGB)[None]
     except (ImportError, AttributeError, DeprecationWarning):  # deprecated since torchvision 0.29
         return None
     except RuntimeError:  # built without libjpeg; or the file is broken, which Pillow will say in its words
         return None
     return pixels if pixels.shape[-2:] == (image.height, image.width) else None
+
+
+def _torchvision_io() -> Any:
+    """Imported at the first large picture, since it takes a second, and by a thread of its own.
+
+    Importing it leaves errors behind that keep the frames of the thread alive, and so the pictures in them.
+    """
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(import_module, "torchvision.io").result()

@@ -1,7 +1,7 @@
 """The same network, once here and once as a metric of pyiqa 0.1.16: files to scores, first score, --help.
 
     python -m venv OTHER && OTHER/bin/pip install pyiqa==0.1.16
-    python benchmarks/against_pyiqa.py --pyiqa OTHER/bin/python [--files 48] [--size 512] [--repeats 5]
+    python benchmarks/against_pyiqa.py --pyiqa OTHER/bin/python [--files 192] [--size 512] [--repeats 5]
 
 pyiqa scores files as its users do: one after another, `metric(path)`. Both have the same weights and the same
 preprocessing; the largest difference of their scores is printed.
@@ -84,7 +84,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pyiqa", required=True, help="A Python that has pyiqa 0.1.16.")
-    parser.add_argument("--files", type=int, default=48)
+    parser.add_argument("--files", type=int, default=192)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,9 @@ def printed(command: str, folder: Path) -> str:
 
 
 def wrapped(text: str, width: int = 112) -> str:
-    """As a terminal of this width shows it."""
+    """Long lines broken between words; tables, whose lines are short, stay as they are."""
     return "\n".join(
-        line[start : start + width]
-        for line in text.splitlines()
-        for start in range(0, max(len(line), 1), width)
+        "\n".join(textwrap.wrap(line, width)) if len(line) > width else line for line in text.splitlines()
     )
 
 
