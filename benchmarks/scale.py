@@ -3,7 +3,8 @@
     python benchmarks/scale.py [--files 20000] [--repeats 3] [--metric NAME]
 
 The network is tiny and the pictures are small, so that what the engine itself does per picture shows.
-Time is counted from the first row on, so loading is not in it.
+Eight pictures are scored before, so loading is not in the time. (Counted from the first row on, it would leave out those that
+have been computed by then, which are many of 100.)
 """
 
 import argparse
@@ -53,11 +54,11 @@ def main() -> None:
 
 def measure(name: str, folder: Path, count: int) -> tuple[float, float]:
     """Seconds per picture, and the peak memory in MB."""
-    metric = aigciqa.create_metric(name, device="cpu").load()
-    rows = metric.score_files(sorted(map(str, folder.iterdir()))[:count])
-    next(rows)
+    metric = aigciqa.create_metric(name, device="cpu")
+    files = sorted(map(str, folder.iterdir()))
+    list(metric.score_files(files[-8:]))  # loading and imports
     start, done = time.perf_counter(), 0
-    for found in rows:
+    for found in metric.score_files(files[:count]):
         assert found.error is None, found.error
         done += 1
     seconds = (time.perf_counter() - start) / done
