@@ -1,20 +1,22 @@
 import os
 import tempfile
+from multiprocessing import parent_process
 from pathlib import Path
 
 from hub import Hub
 
 # The Hub's client reads these when it is imported, so they are set before anything imports it. No test
-# reaches a real Hub: there is only this server.
-_HUB = Hub().__enter__()
-_HOME = tempfile.TemporaryDirectory(prefix="aigciqa-test-")
-os.environ |= {
-    "HF_ENDPOINT": _HUB.url,
-    "HF_HOME": _HOME.name,
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_ETAG_TIMEOUT": "5",
-}
-os.environ.pop("HF_TOKEN", None)
+# reaches a real Hub: there is only this server, also for the processes that tests start.
+if parent_process() is None:
+    _HUB = Hub().__enter__()
+    _HOME = tempfile.TemporaryDirectory(prefix="aigciqa-test-")
+    os.environ |= {
+        "HF_ENDPOINT": _HUB.url,
+        "HF_HOME": _HOME.name,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "5",
+    }
+    os.environ.pop("HF_TOKEN", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

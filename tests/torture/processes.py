@@ -17,6 +17,7 @@ CONTEXT.set_forkserver_preload(
         "aigciqa.scoring",
         "aigciqa.report",
         "pyarrow.parquet",
+        "timm",  # else the first checkpoint that names an architecture takes what importing it does
         "tqdm",
         __name__,
     ]
