@@ -3,8 +3,8 @@
     python benchmarks/scale.py [--files 20000] [--repeats 3] [--metric NAME]
 
 The network is tiny and the pictures are small, so that what the engine itself does per picture shows.
-Eight pictures are scored before, so loading is not in the time. (Counted from the first row on, it would leave out those that
-have been computed by then, which are many of 100.)
+Eight pictures are scored before, so loading is not in the time. (Counted from the first row on, it would leave out
+those that have been computed by then, which are many of 100.)
 """
 
 import argparse

@@ -18,14 +18,14 @@ if parent_process() is None:
     }
     os.environ.pop("HF_TOKEN", None)
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
-from aigciqa.config import MetricConfig, Transform  # noqa: E402
-from aigciqa.model import Network  # noqa: E402
-from aigciqa.weights import save_checkpoint  # noqa: E402
+from aigciqa.config import MetricConfig, Transform
+from aigciqa.model import Network
+from aigciqa.weights import save_checkpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
