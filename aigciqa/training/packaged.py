@@ -144,7 +144,7 @@ BASE = Recipe(
 
 # Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of
 # photographs rise by 1.31 for each point of the average, of generated pictures by 1.28. The order of pictures stays.
-STRETCHED = {"none": (1.3, 2.8)}
+STRETCHED = {"none": (1.3, 2.8), "full": (1.0, 0.0), "partial": (1.0, 0.0)}
 REVISIONS = {"none": "v0.5.0", "full": "v0.4.0", "partial": "v0.4.0"}
 
 # -- data
@@ -333,7 +333,7 @@ def averaged(states: Sequence[dict[str, Tensor]], shares: Sequence[Sequence[floa
 
 def stretched(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A network with the spread of `STRETCHED`, in its scores and, where it has a head for them, its maps."""
-    factor, middle = STRETCHED.get(kind, (1.0, 0.0))
+    factor, middle = STRETCHED[kind]
     changed = {}
     for name in ("head.fc2.weight", "head.fc2.bias", "map_head.out.weight", "map_head.out.bias"):
         if name in state:
@@ -441,7 +441,7 @@ def validate(
         together[name] = sum(
             share[column] * table[name] for share, table in zip(weights, tables, strict=True)
         )
-    factor, middle = STRETCHED.get(kind, (1.0, 0.0))
+    factor, middle = STRETCHED[kind]
     together["quality_score"] = middle + factor * (together["quality_score"] - middle)
     together.to_csv(folder / "predictions.csv", index=False)
     made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
