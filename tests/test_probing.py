@@ -1,7 +1,10 @@
 """Runs with a frozen backbone: what they write down is what the checkpoint scores, and pictures are seen once."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +391,48 @@ def test_a_run_that_failed_half_way_goes_on_where_it_was(tmp_path, monkeypatch):
     file.write_bytes(bytes(width) + file.read_bytes()[width:])
     train(made, tmp_path / "goes-on", report=silent)
     assert file.read_bytes() == bytes(width) + whole[width:]
+
+
+def train_at_once(barrier, made, folder):
+    barrier.wait()
+    train(made, folder, report=silent)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_runs_that_begin_at_once_share_a_cache(pku, tmp_path, frozen):
+    context = multiprocessing.get_context("spawn")
+    made = [
+        recipe(pku, cache=str(tmp_path / cache), epochs=1, frozen=frozen, directions=0)
+        for cache in ("a", "b")
+    ]
+    train(made[0], tmp_path / "alone", report=silent)
+    barrier = context.Barrier(3)
+    runs = [
+        context.Process(target=train_at_once, args=(barrier, made[1], tmp_path / f"run{i}")) for i in range(3)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [run.exitcode for run in runs] == [0, 0, 0]
+    [alone], [shared] = (list((tmp_path / cache).glob("*.bin")) for cache in ("a", "b"))
+    assert shared.stat().st_size == alone.stat().st_size
+    assert shared.name == alone.name
+    assert {weights(tmp_path / f"run{i}") for i in range(3)} == {weights(tmp_path / "alone")}
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(pku, tmp_path):
+    program = "import sys; from pathlib import Path; from aigciqa.training.files import claimed\n"
+    program += "lock = claimed(Path(sys.argv[1])); print('claimed', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline().strip() == b"claimed"
+        with pytest.raises(InputError, match="being written by another process"):
+            train(recipe(pku, epochs=1), tmp_path, report=silent)
+        other.kill()  # what it held is free at once
+        other.wait()
+    train(recipe(pku, epochs=1), tmp_path, report=silent)
 
 
 def test_another_picture_under_an_old_name_is_looked_at(tmp_path):

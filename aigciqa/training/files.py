@@ -1,6 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are written by one process at a time."""
 
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -8,3 +12,25 @@ def write_whole(path: Path, content: bytes | str) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
+
+
+def by_turns(file: Path) -> FileLock:
+    """A lock for ``with``: of the processes that would write a file, each waits for the one before it."""
+    return FileLock(file.with_suffix(".lock"))
+
+
+def claimed(folder: Path) -> FileLock:
+    """A folder that no other process writes to until this is released, or the process ends.
+
+    Raises:
+        InputError: while another process does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder} is being written by another process; wait for it to end, or choose another folder"
+        ) from None
+    return lock

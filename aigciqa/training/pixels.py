@@ -1,5 +1,6 @@
 """Decoded pictures of a run, so that no epoch but the first decodes anything."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from .. import image
 from ..config import Transform
 from ..transform import centre, shrink, views
+from .files import by_turns, write_whole
 
 WINDOW = 7 / 8  # of a picture's sides, that training with tiles sees of it
 
@@ -27,7 +29,7 @@ class Pixels:
     Args:
         paths: the pictures; their position is their number.
         transform: the checkpoint's.
-        folder: where to put ``pixels.bin``; what lies there of the same pictures is used again.
+        folder: where to put ``pixels-KEY.bin``; what lies there of the same pictures is used again.
 
     Raises:
         InputError: for a picture that cannot be read.
@@ -35,17 +37,16 @@ class Pixels:
 
     def __init__(self, paths: Sequence[Path], transform: Transform, folder: Path):
         self.transform = transform
-        self.file, index = folder / "pixels.bin", folder / "pixels.json"
-        key = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
-        wanted = {"resize": 0 if transform.tiles else transform.resize, "pictures": key}
-        found = json.loads(index.read_text()) if index.is_file() else {}
-        if {k: found.get(k) for k in wanted} != wanted:
-            index.unlink(missing_ok=True)
-            found = wanted | {"shapes": self._write(paths)}
-            index.write_text(
-                json.dumps(found)
-            )  # last, so that a half-written file is not taken for a whole one
-        self.shapes: list[tuple[int, int]] = [(h, w) for h, w in found["shapes"]]
+        known = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+        key = json.dumps([0 if transform.tiles else transform.resize, known])
+        # a name of its own, for another run with other pictures may share the folder, and have its own mapped
+        self.file = folder / f"pixels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.bin"
+        index = self.file.with_suffix(".json")
+        folder.mkdir(parents=True, exist_ok=True)
+        with by_turns(self.file):
+            if not (index.is_file() and self.file.is_file()):
+                write_whole(index, json.dumps(self._write(paths)))  # last: where it is, the other is whole
+            self.shapes: list[tuple[int, int]] = [(h, w) for h, w in json.loads(index.read_text())]
         self.starts = np.cumsum([0, *(h * w * 3 for h, w in self.shapes)])
         self.bytes = np.memmap(self.file, np.uint8, "r")
 
@@ -57,7 +58,6 @@ class Pixels:
             return block[0].permute(1, 2, 0).contiguous().numpy()
 
         shapes = []
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("wb") as file, ThreadPoolExecutor() as pool:
             bar = tqdm(total=len(paths), desc="decoding", unit="picture", disable=not sys.stderr.isatty())
             for start in range(0, len(paths), 256):  # so that memory does not grow with their number
@@ -70,8 +70,8 @@ class Pixels:
 
     def discard(self) -> None:
         """Remove the files; a later run would make them again."""
-        self.file.unlink(missing_ok=True)
-        self.file.with_suffix(".json").unlink(missing_ok=True)
+        for suffix in (".bin", ".json", ".lock"):
+            self.file.with_suffix(suffix).unlink(missing_ok=True)
 
     def batch(
         self, numbers: Sequence[int], draws: "np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None"

@@ -23,7 +23,7 @@ from ..config import MetricConfig
 from ..model import Head, Network
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
-from .files import write_whole
+from .files import by_turns, write_whole
 from .recipe import Recipe
 from .rows import Ints, Rows
 
@@ -172,8 +172,8 @@ class ProbeFeed(Feed):
         return torch.cat(found).double().cpu().numpy()
 
     def discard(self) -> None:
-        self.file.unlink(missing_ok=True)
-        self.file.with_suffix(".json").unlink(missing_ok=True)
+        for suffix in (".bin", ".json", ".lock"):
+            self.file.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def principal_directions(x: Tensor, count: int, seed: int) -> Tensor:
@@ -194,7 +194,8 @@ def stored_features(
     """The features of pictures, computed where they are not stored yet.
 
     They lie in a file that is named after backbone and preprocessing, a row of float16 for each picture; one beside it
-    (.json) says which row is whose. Killed while writing, it goes on where it was.
+    (.json) says which row is whose. Killed while writing, it goes on where it was. Runs that share the folder wait for
+    each other here.
 
     Args:
         paths: (M,) the pictures.
@@ -212,14 +213,15 @@ def stored_features(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"features-{_key(network, config)}.bin"
     index = file.with_suffix(".json")
-    known: dict[str, int] = json.loads(index.read_text()) if index.exists() else {}
     width = network.backbone.width
-    if not file.exists() or file.stat().st_size < len(known) * width * 2:
-        known = {}  # the index of a file that is gone
     keys = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
-    if new:
-        _store(new, known, network, config, file, device)
+    with by_turns(file):
+        known: dict[str, int] = json.loads(index.read_text()) if index.exists() else {}
+        if not file.exists() or file.stat().st_size < len(known) * width * 2:
+            known = {}  # the index of a file that is gone
+        new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+        if new:
+            _store(new, known, network, config, file, device)
     stored = np.memmap(file, np.float16, "r", shape=(len(known), width))
     return file, stored, np.array([known[key] for key in keys], np.int64)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
-from .files import write_whole
+from .files import claimed, write_whole
 from .photographs import Box, Photograph, cut, find_boxes, find_photographs, read_photograph, reframed
 from .pseudolabels import damage, require_piq, write_manifest
 
@@ -119,21 +119,22 @@ def synthesize(
     out = Path(out)
     record = _record(plan, found, left_out)
     _begin(out, record)
-    todo = [photo for photo in found if not _rows_file(out, photo).exists()]
-    if todo:
-        context = get_context("spawn")  # torch's threads do not survive a fork
-        count = min(workers or os.cpu_count() or 1, len(todo))
-        with ProcessPoolExecutor(count, context, _start_worker) as pool:
-            work = pool.map(partial(_make_photograph, out, plan), todo)
-            for _ in tqdm(work, "photographs", len(todo), disable=None, smoothing=0):
-                pass
-    made = [json.loads(_rows_file(out, photo).read_text()) for photo in found]
-    left_out |= {one["photograph"]: one["left_out"] for one in made if one["left_out"]}
-    write_whole(out / "synthesis.json", json.dumps(record | {"left_out": left_out}, indent=2) + "\n")
-    used = [one for one in made if not one["left_out"]]
-    if not used:
-        raise InputError(f"no usable photograph: {_some(left_out)}")
-    return write_manifest(out, used, plan.levels, plan.seed)
+    with claimed(out):
+        todo = [photo for photo in found if not _rows_file(out, photo).exists()]
+        if todo:
+            context = get_context("spawn")  # torch's threads do not survive a fork
+            count = min(workers or os.cpu_count() or 1, len(todo))
+            with ProcessPoolExecutor(count, context, _start_worker) as pool:
+                work = pool.map(partial(_make_photograph, out, plan), todo)
+                for _ in tqdm(work, "photographs", len(todo), disable=None, smoothing=0):
+                    pass
+        made = [json.loads(_rows_file(out, photo).read_text()) for photo in found]
+        left_out |= {one["photograph"]: one["left_out"] for one in made if one["left_out"]}
+        write_whole(out / "synthesis.json", json.dumps(record | {"left_out": left_out}, indent=2) + "\n")
+        used = [one for one in made if not one["left_out"]]
+        if not used:
+            raise InputError(f"no usable photograph: {_some(left_out)}")
+        return write_manifest(out, used, plan.levels, plan.seed)
 
 
 def _some(left_out: dict[str, str]) -> str:

@@ -25,7 +25,7 @@ from ..weights import save_checkpoint
 from .correlation import srcc
 from .evaluation import evaluate
 from .feed import Feed, PictureFeed, SharedForward, gathered
-from .files import write_whole
+from .files import claimed, write_whole
 from .initial import initial_network, is_tag
 from .losses import combined
 from .norm import synchronise
@@ -163,8 +163,11 @@ class _Trainer:
     # -- the run
 
     def run(self) -> Run:
+        with claimed(self.folder) if self.main else nullcontext():
+            return self._run()
+
+    def _run(self) -> Run:
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "recipe.yaml").write_text(self.recipe.to_yaml())
         self.load_state()
         self.report(
