@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
@@ -31,7 +32,8 @@ def test_the_average_of_experts_is_one_network(kind):
     torch.manual_seed(0)
     networks = [Network(tiny_config(kind, feature="stages", hidden=hidden)).eval() for hidden in (6, 10)]
     networks[1].backbone.load_state_dict(networks[0].backbone.state_dict())
-    state = averaged([n.state_dict() for n in networks], [[0.3, 0.0], [0.7, 1.0]])
+    given = np.array([[[0.3, 0.0], [0.4, 0.0]], [[0.7, 0.0], [0.0, 0.6]]])
+    state = averaged([n.state_dict() for n in networks], given)
     together = Network(tiny_config(kind, feature="stages", hidden=16)).eval()
     together.load_state_dict(state)
     pictures = torch.rand(3, 3, 64, 64)
@@ -39,7 +41,7 @@ def test_the_average_of_experts_is_one_network(kind):
     with torch.no_grad():
         first, second, found = (n(pictures, references) for n in (*networks, together))
     assert torch.allclose(found[:, 0], 0.3 * first[:, 0] + 0.7 * second[:, 0], atol=1e-5)
-    assert torch.allclose(found[:, 1], second[:, 1], atol=1e-5)
+    assert torch.allclose(found[:, 1], 0.4 * first[:, 0] + 0.6 * second[:, 1], atol=1e-5)
     assert not torch.allclose(first, second, atol=1e-2)
 
 
@@ -63,13 +65,15 @@ def test_stretched_scores_keep_their_order_and_maps_follow():
 def test_shares_of_every_dimension_sum_to_one_and_correspondence_is_one_experts(kind):
     names, dimensions = list(EXPERTS[kind]), DIMENSIONS[kind]
     found = shares(kind, names)
-    for column in zip(*found, strict=True):
-        assert sum(column) == pytest.approx(1)
+    assert found.sum((0, 2)) == pytest.approx(1)
+    diagonal = {name: dict(zip(dimensions, found[i].diagonal(), strict=True)) for i, name in enumerate(names)}
     if "authenticity" in dimensions:
-        assert found[names.index("looks")] == [0.5 * (d == "authenticity") for d in dimensions]
+        assert diagonal["looks"]["authenticity"] > 0 == diagonal["looks"]["quality"]
     if "correspondence" in dimensions:
-        assert found[names.index("ladders")][dimensions.index("correspondence")] == 1
-    assert shares(kind, names[:1]) == [[1.0] * len(dimensions)]
+        assert diagonal["ladders"]["correspondence"] == 1
+    borrowed = found[:, 1:, 0].sum()
+    assert borrowed == (0.5 if kind == "none" else 0)
+    assert (shares(kind, names[:1]) == np.eye(len(dimensions))).all()
 
 
 def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
@@ -91,5 +95,5 @@ def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
     (folder / "evaluation.json").write_text(json.dumps(figures))
     assert accuracy("none", tmp_path) == (
         "held out: SRCC 0.75 with people on photographs, 0.52 on generated pictures, "
-        "0.91 of pairs of degraded pictures in order"
+        "0.910 of pairs of degraded pictures in order"
     )

@@ -28,6 +28,7 @@ from ..errors import InputError
 from ..weights import load_weights, save_checkpoint
 from .autoencoder import train_autoencoders
 from .card import model_card
+from .correlation import Floats
 from .crossvalidation import held_out, judge
 from .held import of_synthetic, with_appeal
 from .localising import train_map_head
@@ -70,8 +71,12 @@ class Expert:
         epochs: likewise.
         per_batch: rows of `SOURCES` in a batch.
         batch_by: see `Recipe`.
+        directions: see `Recipe`.
+        unaligned: weight of synthetic pictures beside other references than the crop itself, as many in a batch as of
+            those beside it.
         authentic: weight of photographs as examples of what looks authentic.
         empty: weight of pictures that show nothing.
+        quality_as: share of its quality in the average of another dimension.
     """
 
     share: dict[str, float]
@@ -82,19 +87,38 @@ class Expert:
     epochs: int = 16
     per_batch: tuple[int, int, int] = PER_BATCH
     batch_by: str = "reference"
+    directions: int = 600
+    unaligned: float = 0.0
     authentic: float = 0.0
     empty: float = 1.0
+    quality_as: dict[str, float] = field(default_factory=dict)
 
 
 PEOPLE = (1.0, 32.0, 0.0)
-LADDERS = (1.0, 32.0, 0.04)
-LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
+
+
+def looks(share: float) -> Expert:
+    """The expert of what looks authentic."""
+    return Expert(
+        {"authenticity": share}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0
+    )
+
+
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.3, "authenticity": 0.25}, PEOPLE, 3, 48),
-        "ladders": Expert({"quality": 0.5}, LADDERS, 4, 48, {"mse": 1.0, "rank": 0.4}, 20),
-        "generated": Expert({"quality": 0.2, "authenticity": 0.25}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
-        "looks": LOOKS,
+        "people": Expert({"quality": 0.2}, PEOPLE, 3, 48),
+        "ladders": Expert(
+            {"quality": 0.5},
+            (1.0, 32.0, 0.1),
+            4,
+            48,
+            {"mse": 1.0, "rank": 0.6},
+            20,
+            directions=1200,
+            quality_as={"authenticity": 0.5},
+        ),
+        "generated": Expert({"quality": 0.3, "authenticity": 0.25}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
+        "looks": looks(0.25),
     },
     "full": {
         "ladders": Expert(
@@ -103,17 +127,23 @@ EXPERTS = {
             3,
             32,
             {"mse": 1.0, "rank": 3.0},
-            20,
-            per_batch=(32, 3, 320),
+            per_batch=(32, 3, 160),
             batch_by="group",  # so that what differs between rows of a batch is what the reference says of them
+            unaligned=0.6,
         ),
     },
     "partial": {
         "people": Expert({"quality": 0.3, "authenticity": 0.5}, PEOPLE, 3, 32),
         "ladders": Expert(
-            {"quality": 0.7, "correspondence": 1.0}, LADDERS, 3, 32, {"mse": 1.0, "rank": 0.4}, 20
+            {"quality": 0.7, "correspondence": 1.0},
+            (1.0, 32.0, 0.04),
+            3,
+            32,
+            {"mse": 1.0, "rank": 0.4},
+            20,
+            unaligned=0.04,
         ),
-        "looks": LOOKS,
+        "looks": looks(0.5),
     },
 }
 
@@ -131,7 +161,6 @@ BASE = Recipe(
     validation=0,
     test=0,
     select="last",
-    directions=600,
     lr=3e-3,
     weight_decay=0.05,
     optimizer="adamw",
@@ -143,9 +172,9 @@ BASE = Recipe(
 )
 
 # Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of
-# photographs rise by 1.31 for each point of the average, of generated pictures by 1.28. The order of pictures stays.
-STRETCHED = {"none": (1.3, 2.8), "full": (1.0, 0.0), "partial": (1.0, 0.0)}
-REVISIONS = {"none": "v0.5.0", "full": "v0.4.0", "partial": "v0.4.0"}
+# photographs rise by 1.40 for each point of the average, of generated pictures by 1.35. The order of pictures stays.
+STRETCHED = {"none": (1.4, 2.5), "full": (1.0, 0.0), "partial": (1.0, 0.0)}
+REVISIONS = {"none": "v0.6.0", "full": "v0.5.0", "partial": "v0.5.0"}
 
 # -- data
 
@@ -235,7 +264,9 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         networks=work / "networks",
     )
     everything = pd.read_csv(manifest, keep_default_na=False)
-    everything[everything["relation"] == "aligned"].to_csv(manifest.with_name("aligned.csv"), index=False)
+    aligned = everything["relation"] == "aligned"
+    everything[aligned].to_csv(manifest.with_name("aligned.csv"), index=False)
+    everything[~aligned].to_csv(manifest.with_name("unaligned.csv"), index=False)
     looks = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
     looks.to_csv(work / "authentic.csv", index=False)
     empty = empty_pictures(work / "empty")
@@ -245,15 +276,18 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
 
     (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 
-    def chosen(beside: str, synthetic: str) -> tuple[DataSource, ...]:
-        files = [f"photographs{beside}.csv", f"generated{beside}.csv", f"synthetic/{synthetic}.csv"]
-        return tuple(DataSource(str(work / file), score_range=(0.0, 5.0)) for file in files)
-
     return {
-        "none": chosen("", "aligned"),
-        "full": chosen("-referenced", "manifest"),
-        "partial": chosen("", "manifest"),
+        kind: tuple(
+            source(work / file)
+            for file in (f"photographs{beside}.csv", f"generated{beside}.csv", "synthetic/aligned.csv")
+        )
+        for kind, beside in (("none", ""), ("full", "-referenced"), ("partial", ""))
     }
+
+
+def source(file: Path, **fields: Any) -> DataSource:
+    """A data set of labels of 0 to 5."""
+    return DataSource(str(file), score_range=(0.0, 5.0), **fields)
 
 
 def recipe(
@@ -275,19 +309,21 @@ def recipe(
         **changes: to the recipe.
     """
     sources = [
-        replace(source, weight=weight * (name in learn), per_batch=count)
-        for name, source, weight, count in zip(SOURCES, data, expert.weights, expert.per_batch, strict=True)
+        replace(one, weight=weight * (name in learn), per_batch=count)
+        for name, one, weight, count in zip(SOURCES, data, expert.weights, expert.per_batch, strict=True)
     ]
+    if kind != "none":
+        weight = expert.unaligned * ("synthetic" in learn)
+        sources.append(
+            source(work / "synthetic" / "unaligned.csv", weight=weight, per_batch=expert.per_batch[2])
+        )
     beside = "-referenced" if kind == "full" else ""
-    for name, weight, source in (
+    for name, weight, of in (
         ("authentic", expert.authentic, "photographs"),
         ("empty", expert.empty, "synthetic"),
     ):
-        if weight and source in learn:
-            file = str(work / f"{name}{beside}.csv")
-            sources.append(
-                DataSource(file, score_range=(0.0, 5.0), weight=weight, per_batch=EXTRA_ROWS[name])
-            )
+        if weight and of in learn:
+            sources.append(source(work / f"{name}{beside}.csv", weight=weight, per_batch=EXTRA_ROWS[name]))
     return replace(
         BASE,
         name=f"{KINDS[kind]}-aigciqa",
@@ -299,34 +335,39 @@ def recipe(
         loss=expert.loss,
         epochs=expert.epochs,
         batch_by=expert.batch_by,
+        directions=expert.directions,
         data=tuple(sources),
         cache=str(work / "cache"),
         **changes,
     )
 
 
-def shares(kind: str, names: Sequence[str]) -> list[list[float]]:
-    """Of each expert of `names`, its share in the average of each dimension."""
-    given = np.array([
-        [EXPERTS[kind][name].share.get(dimension, 0.0) for dimension in DIMENSIONS[kind]] for name in names
-    ])  # fmt: skip
-    given[:, given.sum(0) == 0] = (
+def shares(kind: str, names: Sequence[str]) -> Floats:
+    """Of each expert of `names`, by dimension of the average, the shares of its dimensions; (experts, D, D)."""
+    dimensions = DIMENSIONS[kind]
+    given = np.zeros((len(names), len(dimensions), len(dimensions)))
+    for matrix, expert in zip(given, (EXPERTS[kind][name] for name in names), strict=True):
+        for at, dimension in enumerate(dimensions):
+            matrix[at, at] += expert.share.get(dimension, 0.0)
+            matrix[at, 0] += expert.quality_as.get(dimension, 0.0)
+    unsaid = given.sum((0, 2)) == 0
+    given[:, unsaid, unsaid] = (
         1.0  # where the experts of a dimension are left out, the others say it together
     )
-    return (given / given.sum(0)).tolist()
+    return given / given.sum((0, 2))[:, None]
 
 
-def averaged(states: Sequence[dict[str, Tensor]], shares: Sequence[Sequence[float]]) -> dict[str, Tensor]:
-    """Networks with one backbone as one network, whose scores are the mean of theirs, weighted by dimension."""
-    weighted = [torch.tensor(share)[:, None] for share in shares]
+def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:
+    """Networks with one backbone as one network, whose scores are the mean of theirs, weighted as `shares` says."""
+    weights = torch.from_numpy(shares).float()
     return states[0] | {
         "head.fc1.weight": torch.cat([s["head.fc1.weight"] for s in states]),
         "head.fc1.bias": torch.cat([s["head.fc1.bias"] for s in states]),
         "head.fc2.weight": torch.cat(
-            [s["head.fc2.weight"] * w for s, w in zip(states, weighted, strict=True)], 1
+            [w @ s["head.fc2.weight"].float() for s, w in zip(states, weights, strict=True)], 1
         ),
         "head.fc2.bias": torch.stack(
-            [s["head.fc2.bias"] * w[:, 0] for s, w in zip(states, weighted, strict=True)]
+            [w @ s["head.fc2.bias"].float() for s, w in zip(states, weights, strict=True)]
         ).sum(0),
     }
 
@@ -410,9 +451,9 @@ def accuracy(kind: str, work: Path) -> str:
     file = work / "folds" / f"{KINDS[kind]}-{'+'.join(SOURCES)}" / "evaluation.json"
     if not file.exists():
         return ""
-    photographs, generated, synthetic = (one["quality"] for one in json.loads(file.read_text()).values())
+    photographs, generated, synthetic, *_ = (one["quality"] for one in json.loads(file.read_text()).values())
     people = f"SRCC {photographs['srcc']:.2f} with people on photographs, {generated['srcc']:.2f} on generated pictures"
-    pairs = f"{synthetic['ladders']['pairwise']:.2f} of pairs of degraded pictures in order"
+    pairs = f"{synthetic['ladders']['pairwise']:.3f} of pairs of degraded pictures in order"
     return f"held out: {pairs} (pseudo-labels)" if kind == "full" else f"held out: {people}, {pairs}"
 
 
@@ -433,14 +474,13 @@ def validate(
     for who, expert in experts.items():
         made = recipe(kind, expert, data, work, learn, folds=folds)
         table = held_out(made, folder / who)
-        tables.append(table[table["set"] < len(SOURCES)])
+        tables.append(table[table["set"] < len(SOURCES) + (kind != "none")])  # and unaligned.csv
     together = tables[0].copy()
-    weights = shares(kind, list(experts))
-    for column, dimension in enumerate(DIMENSIONS[kind]):
-        name = f"{dimension}_score"
-        together[name] = sum(
-            share[column] * table[name] for share, table in zip(weights, tables, strict=True)
-        )
+    columns = [f"{dimension}_score" for dimension in DIMENSIONS[kind]]
+    together[columns] = sum(
+        table[columns].to_numpy() @ share.T
+        for table, share in zip(tables, shares(kind, list(experts)), strict=True)
+    )
     factor, middle = STRETCHED[kind]
     together["quality_score"] = middle + factor * (together["quality_score"] - middle)
     together.to_csv(folder / "predictions.csv", index=False)
@@ -452,7 +492,8 @@ def validate(
     print(f"== {KINDS[kind]}, learned from {said}")
     judge(made, together, folder)
     print(with_appeal(together[together["set"] == 1], ratings / "avt" / "ratings.csv"))
-    print(of_synthetic(together[together["set"] == 2], Path(data[2].path)))
+    synthetic = [(number, Path(made.data[number].path)) for number in (2, 3)[: 1 + (kind != "none")]]
+    print(of_synthetic([(together[together["set"] == number], path) for number, path in synthetic]))
 
 
 def main() -> None:

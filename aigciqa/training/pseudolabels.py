@@ -17,6 +17,8 @@ MEASURES = ("fsim", "haarpsi", "gmsd", "mdsi", "vif_p")
 PRISTINE, QUALITY_SPAN = 4.5, 3.7  # on the 0-5 scale: people rarely give the extremes
 CONTENT = STRUCTURAL | {"latent_swap"}  # kinds that damage the content; the last is of autoencoder.py
 CORRESPONDENCE_SPAN = {True: 1.5, False: 0.5}  # whether the content is damaged
+LEVEL_SHARE = {True: 0.5, False: 0.25}  # of the level in a severity; measures see less of damaged content
+STEP = 0.2  # that severity rises by at least from level to level, divided by their number
 UNRELATED = 0.5  # correspondence with a reference of another scene
 OTHER_SHARE = 1 / 3  # of the pictures have such a reference too
 
@@ -60,22 +62,26 @@ def damage(pristine: Pixels, degraded: Sequence[Pixels]) -> dict[str, list[float
     return found
 
 
-def severities(ladders: Sequence[Mapping[str, Sequence[float]]], levels: int) -> Floats:
-    """How bad each picture of each ladder is, in (0, 1], rising in every ladder.
+def severities(
+    ladders: Sequence[Mapping[str, Sequence[float]]], levels: int, content: Sequence[bool]
+) -> Floats:
+    """How bad each picture of each ladder is, in (0, 1.2], rising in every ladder.
 
-    Half of it is the level, and half the mean over measures of the rank of the picture's damage among all pictures.
+    A part of it is the level (`LEVEL_SHARE`), and the rest the mean over measures of the rank of the picture's damage
+    among all pictures.
 
     Args:
         ladders: of each, what `damage` found; empty for the level only.
         levels: of every ladder.
+        content: of each ladder, whether its kind damages the content.
 
     Returns:
         (ladders, levels).
 
     Examples:
-        >>> severities([{"gmsd": [0.1, 0.3]}, {"gmsd": [0.2, 0.4]}], 2)
-        array([[0.375, 0.875],
-               [0.5  , 1.   ]])
+        >>> severities([{"gmsd": [0.1, 0.3]}, {"gmsd": [0.2, 0.4]}], 2, [False, True])
+        array([[0.3125, 0.8125],
+               [0.5   , 1.    ]])
     """
     bad = np.tile(np.arange(1, levels + 1) / levels, (len(ladders), 1))
     if any(ladders):
@@ -83,9 +89,10 @@ def severities(ladders: Sequence[Mapping[str, Sequence[float]]], levels: int) ->
             rankdata([ladder[name] for ladder in ladders], axis=None, nan_policy="omit") / bad.size
             for name in ladders[0]
         ]
-        bad = (bad + np.nanmean(ranks, axis=0).reshape(bad.shape)) / 2
+        share = np.array([[LEVEL_SHARE[damaged]] for damaged in content])
+        bad = share * bad + (1 - share) * np.nanmean(ranks, axis=0).reshape(bad.shape)
     for level in range(1, levels):
-        bad[:, level] = np.maximum(bad[:, level], bad[:, level - 1] + 0.1 / levels)
+        bad[:, level] = np.maximum(bad[:, level], bad[:, level - 1] + STEP / levels)
     return bad
 
 
@@ -103,7 +110,8 @@ def write_manifest(out: Path, photographs: Sequence[Mapping[str, Any]], levels: 
         seed: decides which third of the pictures have a reference of another photograph, and which.
     """
     ladders = [ladder for photo in photographs for crop in photo["crops"] for ladder in crop["ladders"]]
-    bad = iter(severities([ladder["damage"] for ladder in ladders], levels))
+    content = [ladder["kind"] in CONTENT for ladder in ladders]
+    bad = iter(severities([ladder["damage"] for ladder in ladders], levels, content))
     rows: list[dict[str, Any]] = []
     for number, photo in enumerate(photographs):
         rng = np.random.default_rng([seed, int(photo["id"], 16)])
