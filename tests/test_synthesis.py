@@ -19,6 +19,7 @@ from aigciqa.training.autoencoder import train_autoencoders
 from aigciqa.training.cli import main
 from aigciqa.training.data import load
 from aigciqa.training.degradations import DEGRADATIONS, STRUCTURAL, degrade
+from aigciqa.training.files import claimed
 from aigciqa.training.held import of_synthetic
 from aigciqa.training.networks import neural_kinds
 from aigciqa.training.photographs import find_photographs
@@ -184,6 +185,14 @@ def made(photos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def manifest(made):
     return pd.read_csv(made / "manifest.csv", keep_default_na=False)
+
+
+def test_a_folder_that_is_being_made_is_refused(photos, made):
+    before = contents(made)
+    with claimed(made), pytest.raises(InputError, match="being written by another process"):
+        synthesize([photos], made, workers=2, **ARGUMENTS)
+    assert synthesize([photos], made, workers=2, **ARGUMENTS).parent == made
+    assert contents(made) == before
 
 
 def contents(folder):

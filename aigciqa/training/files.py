@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and are written by one process at a time."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -19,18 +21,16 @@ def by_turns(file: Path) -> FileLock:
     return FileLock(file.with_suffix(".lock"))
 
 
-def claimed(folder: Path) -> FileLock:
-    """A folder that no other process writes to until this is released, or the process ends.
+def claimed(folder: Path) -> AbstractContextManager[Any]:
+    """For ``with``: no other process writes to the folder, from the call on, until this is left or the process ends.
 
     Raises:
         InputError: while another process does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"{folder} is being written by another process; wait for it to end, or choose another folder"
         ) from None
-    return lock

@@ -76,7 +76,7 @@ class Expert:
             those beside it.
         authentic: weight of photographs as examples of what looks authentic.
         empty: weight of pictures that show nothing.
-        quality_as: share of its quality in the average of another dimension.
+        quality_as: share of its quality in the average of another dimension, likewise.
     """
 
     share: dict[str, float]
@@ -95,15 +95,7 @@ class Expert:
 
 
 PEOPLE = (1.0, 32.0, 0.0)
-
-
-def looks(share: float) -> Expert:
-    """The expert of what looks authentic."""
-    return Expert(
-        {"authenticity": share}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0
-    )
-
-
+LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
         "people": Expert({"quality": 0.2}, PEOPLE, 3, 48),
@@ -115,10 +107,10 @@ EXPERTS = {
             {"mse": 1.0, "rank": 0.6},
             20,
             directions=1200,
-            quality_as={"authenticity": 0.5},
+            quality_as={"authenticity": 1.0},
         ),
-        "generated": Expert({"quality": 0.3, "authenticity": 0.25}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
-        "looks": looks(0.25),
+        "generated": Expert({"quality": 0.3, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
+        "looks": LOOKS,
     },
     "full": {
         "ladders": Expert(
@@ -143,7 +135,7 @@ EXPERTS = {
             20,
             unaligned=0.04,
         ),
-        "looks": looks(0.5),
+        "looks": LOOKS,
     },
 }
 
@@ -470,11 +462,12 @@ def validate(
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
     folder = work / "folds" / f"{KINDS[kind]}-{said}"
+    judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
     tables = []
     for who, expert in experts.items():
         made = recipe(kind, expert, data, work, learn, folds=folds)
         table = held_out(made, folder / who)
-        tables.append(table[table["set"] < len(SOURCES) + (kind != "none")])  # and unaligned.csv
+        tables.append(table[table["set"] < judged])
     together = tables[0].copy()
     columns = [f"{dimension}_score" for dimension in DIMENSIONS[kind]]
     together[columns] = sum(
@@ -492,7 +485,7 @@ def validate(
     print(f"== {KINDS[kind]}, learned from {said}")
     judge(made, together, folder)
     print(with_appeal(together[together["set"] == 1], ratings / "avt" / "ratings.csv"))
-    synthetic = [(number, Path(made.data[number].path)) for number in (2, 3)[: 1 + (kind != "none")]]
+    synthetic = [(number, Path(made.data[number].path)) for number in range(2, judged)]
     print(of_synthetic([(together[together["set"] == number], path) for number, path in synthetic]))
 
 

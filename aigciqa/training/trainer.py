@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -86,7 +86,8 @@ def train(
         saved = read_recipe(folder / "recipe.yaml")
         if saved != recipe:
             raise InputError(f"the recipe differs from {folder / 'recipe.yaml'}; resume with the same one")
-    return _Trainer(recipe, folder, report, bootstrap).run()
+    with claimed(folder) if PartialState().is_main_process else nullcontext():
+        return _Trainer(recipe, folder, report, bootstrap).run()
 
 
 class _Trainer:
@@ -163,10 +164,6 @@ class _Trainer:
     # -- the run
 
     def run(self) -> Run:
-        with claimed(self.folder) if self.main else nullcontext():
-            return self._run()
-
-    def _run(self) -> Run:
         if self.main:
             (self.folder / "recipe.yaml").write_text(self.recipe.to_yaml())
         self.load_state()
