@@ -17,7 +17,6 @@ from aigciqa.training.splits import (
     own_split,
     paper_split,
     save_split,
-    validation_part,
 )
 
 
@@ -182,18 +181,6 @@ def test_make_split(tmp_path):
     for fold in (5, -1):
         with pytest.raises(InputError, match="pass 0 to 4"):
             make_split(rated, k=5, fold=fold)
-
-
-def test_validation_part_is_of_the_training_side_by_whole_groups():
-    rated = pku_like()
-    split = group_split(rated.groups)
-    train, val = validation_part(rated.groups, split.train, 0.2, seed=1)
-    assert sorted(train + val) == list(split.train)
-    assert not {rated.groups[i] for i in train} & {rated.groups[i] for i in val}
-    assert len(val) == 16  # 2 of 8 groups of 8: as near to 12 or 13 of 64 as 8 is not
-    assert (train, val) == validation_part(rated.groups, split.train, 0.2, seed=1)
-    with pytest.raises(InputError, match="1 group"):
-        validation_part(rated.groups, [0, 1, 2], 0.2)
 
 
 def test_a_saved_split_comes_back_exactly(tmp_path):

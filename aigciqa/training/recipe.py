@@ -174,6 +174,10 @@ class Recipe:
         for name in ("test", "validation", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe: {name} must be at least 0 and below 1")
+        if not 0 <= self.fold < max(self.folds, 1):
+            raise InputError(
+                f"recipe: fold={self.fold} of {self.folds} folds; pass 0 to {max(self.folds, 1) - 1}"
+            )
         given = [source.per_batch for source in self.data]
         if any(given) and min(given) < 1:
             raise InputError("recipe: per_batch must be at least 1 for every data set, or 0 for all of them")

@@ -1,6 +1,6 @@
 """The data sets of a recipe as one table of rows, and the batches of an epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .data import RatedSet, load
+from .data import RatedSet, load, some
 from .recipe import Recipe
-from .splits import leaks, load_split, make_split, own_split, save_split, validation_part
+from .splits import Split, folds, group_split, leaks, load_split, make_split, own_split, save_split
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -124,8 +124,52 @@ def open_data(recipe: Recipe) -> list[RatedSet]:
     ]
 
 
+def linked(rated: Sequence[RatedSet]) -> list[list[int]]:
+    """Numbers of the data sets, those that have a picture in common together."""
+    clusters: list[tuple[set[Path], list[int]]] = []
+    for index, one in enumerate(rated):
+        pictures, members = set(one.pictures), [index]
+        for cluster in [c for c in clusters if not c[0].isdisjoint(pictures)]:
+            clusters.remove(cluster)
+            pictures |= cluster[0]
+            members = sorted(cluster[1] + members)
+        clusters.append((pictures, members))
+    return [members for _, members in clusters]
+
+
+def by_group(
+    rated: Sequence[RatedSet], rows: Sequence[Sequence[int]], cut: Callable[[list[str]], Split]
+) -> list[Split]:
+    """Cut data sets by group; those that are `linked` as one, so that a group is on one side of all of them.
+
+    Args:
+        rated: the data sets.
+        rows: of each, those to cut.
+        cut: given the groups of rows, their split.
+
+    Raises:
+        InputError: when one side of a data set is empty, and what `cut` raises.
+    """
+    found: dict[int, Split] = {}
+    for cluster in linked(rated):
+        places = [(index, row) for index in cluster for row in rows[index]]
+        split = cut([rated[index].groups[row] for index, row in places])
+        for index in cluster:
+            train, test = (
+                tuple(row for at in side for of, row in [places[at]] if of == index)
+                for side in (split.train, split.test)
+            )
+            try:
+                found[index] = Split(train, test, split.method)
+            except InputError as error:
+                raise InputError(f"{rated[index].name}: {error}; pass another seed or other folds") from None
+    return [found[index] for index in range(len(rated))]
+
+
 def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Ints, Ints, Ints, list[str]]:
     """Split every data set, and save the splits in ``folder/splits``.
+
+    By group, data sets that have pictures in common are split as one.
 
     Returns:
         Row numbers (of `join`) to train on, to validate on and to test on, and warnings about leaks.
@@ -133,42 +177,63 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
     Raises:
         InputError: when a split cannot be made or does not fit its data set.
     """
-    sides: tuple[list[int], list[int], list[int]] = ([], [], [])
+    everything = [range(len(one)) for one in rated]
+    splits: list[Split] = []
+    if recipe.split == "group" and recipe.folds:
+        splits = by_group(rated, everything, lambda of: folds(of, recipe.folds, recipe.seed)[recipe.fold])
+    elif recipe.split == "group" and recipe.test:
+        splits = by_group(rated, everything, lambda of: group_split(of, recipe.test, recipe.seed))
+    elif recipe.split != "group":
+        splits = [_given(recipe, one, _file(index, one)) for index, one in enumerate(rated)]
     warnings = []
-    start = 0
-    for index, one in enumerate(rated):
-        name = f"{index}-{one.name}.csv"
-        given = Path(recipe.split)
-        if recipe.split == "group" and not recipe.test and not recipe.folds:
-            split = None
-        elif recipe.split in ("group", "paper"):
-            folds = recipe.folds or None
-            split = make_split(
-                one, recipe.split, test=recipe.test, seed=recipe.seed, k=folds, fold=recipe.fold
-            )
-        elif recipe.split == "own":
-            split = own_split(one)
-        elif given.exists():
-            split = load_split(given / name if given.is_dir() else given, one)
-        else:
-            raise InputError(
-                f"split must be group, paper, own or a saved split; there is no file {recipe.split!r}"
-            )
-        train: tuple[int, ...] = tuple(range(len(one)))
-        test: tuple[int, ...] = ()
-        if split is not None:
-            train, test = split.train, split.test
-            (folder / "splits").mkdir(parents=True, exist_ok=True)
-            save_split(split, folder / "splits" / name, one)
-            warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
-        validation: tuple[int, ...] = ()
-        if recipe.validation:
-            train, validation = validation_part(one.groups, train, recipe.validation, recipe.seed)
-        for side, part in zip(sides, (train, validation, test), strict=True):
-            side.extend(start + i for i in part)
-        start += len(one)
-    train_rows, validation_rows, test_rows = (np.array(sorted(side), np.int64) for side in sides)
-    return train_rows, validation_rows, test_rows, warnings
+    for index, (one, split) in enumerate(zip(rated, splits, strict=False)):
+        (folder / "splits").mkdir(parents=True, exist_ok=True)
+        save_split(split, folder / "splits" / _file(index, one), one)
+        warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
+    train: list[Sequence[int]] = [split.train for split in splits] or [*everything]
+    test = [split.test for split in splits] or [()] * len(rated)
+    validation: list[Sequence[int]] = [()] * len(rated)
+    if recipe.validation:
+        parts = by_group(rated, train, lambda of: group_split(of, recipe.validation, recipe.seed))
+        train, validation = [part.train for part in parts], [part.test for part in parts]
+    starts = np.cumsum([0, *map(len, rated)])
+    train_rows, validation_rows, test_rows = (
+        np.concatenate([start + np.array(part, np.int64) for start, part in zip(starts, side, strict=False)])
+        for side in (train, validation, test)
+    )
+    return train_rows, validation_rows, test_rows, warnings + _shared(rated, train, test)
+
+
+def _file(index: int, one: RatedSet) -> str:
+    return f"{index}-{one.name}.csv"
+
+
+def _given(recipe: Recipe, one: RatedSet, name: str) -> Split:
+    """The split of one data set, where it is not by group."""
+    given = Path(recipe.split)
+    if recipe.split == "paper":
+        return make_split(one, "paper", seed=recipe.seed, k=recipe.folds or None, fold=recipe.fold)
+    if recipe.split == "own":
+        return own_split(one)
+    if given.exists():
+        return load_split(given / name if given.is_dir() else given, one)
+    raise InputError(f"split must be group, paper, own or a saved split; there is no file {recipe.split!r}")
+
+
+def _shared(
+    rated: Sequence[RatedSet], train: Sequence[Sequence[int]], test: Sequence[Sequence[int]]
+) -> list[str]:
+    """Where a data set is trained on what another tests on, a sentence each."""
+    trained, tested = (
+        [{one.pictures[row] for row in rows} for one, rows in zip(rated, side, strict=True)]
+        for side in (train, test)
+    )
+    return [
+        f"{len(both)} pictures that {one.name} tests on are trained on in {other.name}: {some(sorted(both))}"
+        for one, here in zip(rated, tested, strict=True)
+        for other, there in zip(rated, trained, strict=True)
+        if other is not one and (both := here & there)
+    ]
 
 
 def batches(rows: Ints, units: Ints | None, size: int, seed: Sequence[int]) -> list[Ints]:

@@ -229,27 +229,6 @@ def make_split(
     return load_split(method, rated)
 
 
-def validation_part(
-    groups: Sequence[str], indices: Sequence[int], fraction: float, seed: int = 1
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Set a part of the training side aside, by whole groups.
-
-    Args:
-        groups: the group of each row of the data set.
-        indices: the rows to train on.
-        fraction: part of them to set aside, between 0 and 1.
-        seed: any integer.
-
-    Returns:
-        The rows to train on and the rows to validate on.
-
-    Raises:
-        InputError: when `indices` are all of one group.
-    """
-    split = group_split([groups[i] for i in indices], fraction, seed)
-    return tuple(indices[i] for i in split.train), tuple(indices[i] for i in split.test)
-
-
 # -- saved splits
 
 
