@@ -1,27 +1,35 @@
-"""Batch normalisation folded into the convolutions before it: each feature map is read and written once less."""
+"""Batch normalisation folded into the convolutions before it, and activation on CPUs: each map is written once."""
 
 import copy
 import sys
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .lite import Convolution
+from .lite import Activated, Convolution
 
 CLOSE = 1e-5  # of the largest feature: how much folding may change any
+BY_ONEDNN: dict[type, tuple[str, list[float]]] = {  # what it computes as it writes a convolution's output
+    nn.Identity: ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+    nn.Hardswish: ("hardswish", []),
+}
 
 
 def _kinds() -> tuple[tuple[type, ...], tuple[type, ...]]:
     """Convolutions and batch normalisations that are what they seem."""
     if "timm" not in sys.modules:  # then no network has its kinds
-        return (nn.Conv2d, Convolution), (nn.BatchNorm2d,)
+        return (nn.Conv2d, Convolution), (nn.BatchNorm2d, Activated)
     from timm.layers.conv2d_same import Conv2dSame
     from timm.layers.norm_act import BatchNormAct2d
 
-    return (nn.Conv2d, Convolution, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
+    return (nn.Conv2d, Convolution, Conv2dSame), (nn.BatchNorm2d, Activated, BatchNormAct2d)
 
 
 @torch.no_grad()
@@ -66,22 +74,52 @@ def folded(network: Any, images: Tensor) -> Any:
             norm.weight,
             norm.bias,
         )
-    done = {norm for _, norm in pairs}
+    convolution_of = {norm: convolution for convolution, norm in pairs}
     for parent in list(made.modules()):
         for name, child in parent.named_children():
-            if child in done:
-                with_activation: Any = child  # timm's kind has one of its own
-                after = (
-                    nn.Sequential(with_activation.drop, with_activation.act)
-                    if hasattr(child, "act")
-                    else nn.Identity()
-                )
-                setattr(parent, name, after)
+            if child in convolution_of:
+                setattr(parent, name, _rest(convolution_of[child], child, images))
     try:
         found = made.features(images)
     except AttributeError:  # it looks into its batch normalisation
         return network
     return made if (found - expected).abs().max() <= CLOSE * expected.abs().max() else network
+
+
+def _rest(convolution: Any, norm: Any, images: Tensor) -> nn.Module:
+    """What is left of a norm that was folded: its activation, where it has one that the convolution cannot do."""
+    rest: Any = nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()
+    activation = norm.act if hasattr(norm, "act") and type(norm.drop) is nn.Identity else nn.Identity()
+    return nn.Identity() if _by_onednn(convolution, activation, images) else rest
+
+
+def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
+    """Let oneDNN compute a convolution on the CPU, and an activation of it; whether it can.
+
+    torch takes slower ways for some shapes, and writes and reads each map once more for the activation.
+    """
+    if (
+        type(activation) not in BY_ONEDNN
+        or type(convolution) not in (nn.Conv2d, Convolution)  # timm's pads and computes in one
+        or isinstance(convolution.padding, str)
+        or convolution.padding_mode != "zeros"
+        or images.device.type != "cpu"
+        or not torch.backends.mkldnn.is_available()
+        or not hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    ):
+        return False
+    how = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+    name, limits = BY_ONEDNN[type(activation)]
+
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (
+            x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling()
+        ):  # which does this itself
+            return cast(Tensor, activation(F.conv2d(x, weight, bias, how[1], how[0], how[2], how[3])))
+        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, name, limits, ""))
+
+    convolution._conv_forward = forward
+    return True
 
 
 def _pairs(network: Any, images: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]]:

@@ -5,13 +5,14 @@ timm takes as long to import as torch does, most of it for torchvision's operato
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 NAME = "tf_efficientnet_lite0"  # as timm calls it
 STEM, HEAD = 32, 1280  # channels
+EPSILON = 1e-3  # of batch normalisation
 STAGES = (  # blocks, kernel, stride of the first, expansion, channels
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -46,7 +47,7 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_stem = Convolution(3, STEM, 3, stride=2)
-        self.bn1 = normalisation(STEM)
+        self.bn1 = Activated(STEM)
         stages, channels = [], STEM
         for count, kernel, stride, expansion, out in STAGES:
             blocks = []
@@ -56,7 +57,7 @@ class EfficientNetLite0(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
         self.conv_head = Convolution(channels, HEAD, 1)
-        self.bn2 = normalisation(HEAD)
+        self.bn2 = Activated(HEAD)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 1280, H / 32, W / 32), sizes rounded up."""
@@ -79,7 +80,7 @@ class EfficientNetLite0(nn.Module):
         """
         ends = [ENDS[i] for i in (range(len(ENDS)) if indices is None else indices)]
         stages = list(self.blocks)[: ends[-1] + 1] if stop_early else self.blocks
-        x = F.relu6(self.bn1(self.conv_stem(images)), inplace=True)
+        x = self.bn1(self.conv_stem(images))
         found = []
         for number, stage in enumerate(stages):
             x = stage(x)
@@ -87,7 +88,7 @@ class EfficientNetLite0(nn.Module):
                 found.append(x)
         if intermediates_only:
             return found
-        return F.relu6(self.bn2(self.conv_head(x)), inplace=True), found
+        return self.bn2(self.conv_head(x)), found
 
 
 class Block(nn.Module):
@@ -99,34 +100,33 @@ class Block(nn.Module):
         self.widens, self.adds = expansion > 1, stride == 1 and channels == out
         if self.widens:
             self.conv_pw = Convolution(channels, wide, 1)
-            self.bn1 = normalisation(wide)
+            self.bn1 = Activated(wide)
             self.conv_dw = Convolution(wide, wide, kernel, stride, groups=wide)
-            self.bn2 = normalisation(wide)
+            self.bn2: nn.Module = Activated(wide)
             self.conv_pwl = Convolution(wide, out, 1)
-            self.bn3 = normalisation(out)
+            self.bn3 = nn.BatchNorm2d(out, EPSILON)
         else:  # the names count what there is
             self.conv_dw = Convolution(wide, wide, kernel, stride, groups=wide)
-            self.bn1 = normalisation(wide)
+            self.bn1 = Activated(wide)
             self.conv_pw = Convolution(wide, out, 1)
-            self.bn2 = normalisation(out)
+            self.bn2 = nn.BatchNorm2d(out, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.widens:
-            made = F.relu6(self.bn1(self.conv_dw(x)), inplace=True)
+            made = self.bn1(self.conv_dw(x))
             made = self.bn2(self.conv_pw(made))
         else:
-            made = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
-            made = F.relu6(self.bn2(self.conv_dw(made)), inplace=True)
+            made = self.bn1(self.conv_pw(x))
+            made = self.bn2(self.conv_dw(made))
             made = self.bn3(self.conv_pwl(made))
         return made + x if self.adds else made
 
 
 class Convolution(nn.Conv2d):
-    """Padded as TensorFlow's ``SAME``: with a stride, more at the right and at the bottom where it is not even."""
+    """Padded as TensorFlow's ``SAME``: with a stride of 2, more at the right and at the bottom where a side is even."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
-        padding = kernel // 2 if stride == 1 else 0
-        super().__init__(channels, out, kernel, stride, padding, groups=groups, bias=False)
+        super().__init__(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
     def reset_parameters(self) -> None:
         """As TensorFlow's: normal, of a deviation by how many outputs an input goes to."""
@@ -135,15 +135,19 @@ class Convolution(nn.Conv2d):
             nn.init.normal_(self.weight, 0, math.sqrt(2 / count))
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride > 1:
-            sides: list[int] = []
-            for size in (x.shape[-1], x.shape[-2]):
-                missing = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-                sides += [missing // 2, missing - missing // 2]
-            x = F.pad(x, sides)
-        return super().forward(x)
+        if self.stride[0] == 1:
+            return super().forward(x)
+        # the same padding on all sides, and a kernel of which the first row or column is 0: no map has to be copied
+        even = [1 - size % 2 for size in (x.shape[-1], x.shape[-2])]
+        return self._conv_forward(x, F.pad(self.weight, (even[0], 0, even[1], 0)), self.bias)
 
 
-def normalisation(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)
+class Activated(nn.BatchNorm2d):
+    """Batch normalisation and what follows it, by the names that timm gives them in its ``BatchNormAct2d``."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, EPSILON)
+        self.drop, self.act = nn.Identity(), nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.act(super().forward(x)))

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+import aigciqa
 from aigciqa.config import MetricConfig
 from aigciqa.folding import folded
+from aigciqa.lite import Activated
 from aigciqa.model import Network
 
 
@@ -39,6 +41,61 @@ def test_features_are_the_same_and_no_norm_is_left(backbone):
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
     assert made.head.fc1.weight.data_ptr() == plain.head.fc1.weight.data_ptr()
+
+
+def calls(network, images):
+    """How often each operator of torch is called."""
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        network.features(images)
+    return {event.key: event.count for event in profile.key_averages()}
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize("size", [256, 255])
+def test_activations_are_left_to_the_convolutions(size):
+    """Of the packaged checkpoints' backbone, all of them; and the features stay the same."""
+    plain = aigciqa.create_metric("nr-aigciqa", device="cpu").network
+    made = folded(plain, torch.rand(1, 5, 3, 64, 64))
+    images = torch.rand(1, 5, 3, size, size)
+    before, after = calls(plain, images), calls(made, images)
+    assert (
+        before["aten::convolution"] == after["mkldnn::_convolution_pointwise"] > before["aten::hardtanh_"] > 0
+    )
+    assert not after.keys() & {"aten::hardtanh_", "aten::hardtanh", "aten::convolution", "aten::batch_norm"}
+    expected, found = plain.features(images), made.features(images)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "test_efficientnet"])
+def test_a_folded_network_has_gradients(backbone):
+    """Which oneDNN's convolutions do not give."""
+    plain = network(backbone)
+    images = torch.rand(1, 3, 64, 64)
+    gradients = []
+    for made in (plain, folded(plain, images)):
+        given = images.clone().requires_grad_()
+        made.features(given).square().mean().backward()
+        gradients.append(given.grad)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max())
+
+
+@pytest.mark.parametrize("changes", [{"padding_mode": "circular"}, {"padding": "same"}])
+def test_convolutions_that_onednn_would_compute_otherwise_stay_torchs(changes):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 3, **{"padding": 1} | changes)
+            self.norm = Activated(4)
+
+        def features(self, images):
+            return self.norm(self.convolution(images)).mean((2, 3))
+
+    plain = Small().eval()
+    images = torch.rand(2, 3, 16, 16)
+    made = folded(plain, images)
+    assert norms(made) == 0
+    assert "mkldnn::_convolution_pointwise" not in calls(made, images)
+    assert torch.allclose(made.features(images), plain.features(images), atol=1e-6)
 
 
 def test_networks_without_batch_norm_stay_as_they_are():
