@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
     assert [source.weight > 0 for source in recipe("none", EXPERTS["none"]["looks"], data, tmp_path).data] == [
         False, True, False, True,
     ]  # fmt: skip
+    for learn, is_there in ((SOURCES, True), (("photographs", "generated"), False)):
+        people = recipe("none", EXPERTS["none"]["people"], data, tmp_path, learn=learn)
+        assert (Path(people.data[-1].path).name == "compressed.csv") is is_there
+        assert len(people.data) == 3 + 2 * is_there  # pictures that show nothing are synthetic, too
     assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
 
 
