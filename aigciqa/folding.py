@@ -119,6 +119,7 @@ def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, name, limits, ""))
 
     convolution._conv_forward = forward
+    convolution.by_onednn = True
     return True
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -125,6 +126,8 @@ class Block(nn.Module):
 class Convolution(nn.Conv2d):
     """Padded as TensorFlow's ``SAME``: with a stride of 2, more at the right and at the bottom where a side is even."""
 
+    by_onednn = False  # as `aigciqa.folding` lets it be computed, with an activation
+
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
@@ -137,8 +140,14 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] == 1:
             return super().forward(x)
-        # the same padding on all sides, and a kernel of which the first row or column is 0: no map has to be copied
         even = [1 - size % 2 for size in (x.shape[-1], x.shape[-2])]
+        if (
+            torch.compiler.is_compiling() and not self.by_onednn
+        ):  # ONNX's exporter loses kernels that are padded
+            side = self.kernel_size[0] // 2
+            x = F.pad(x, (side - even[0], side, side - even[1], side))
+            return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        # the same padding on all sides, and a kernel of which the first row or column is 0: no map has to be copied
         return self._conv_forward(x, F.pad(self.weight, (even[0], 0, even[1], 0)), self.bias)
 
 

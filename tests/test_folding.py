@@ -66,6 +66,17 @@ def test_activations_are_left_to_the_convolutions(size):
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("size", [64, 65])
+def test_a_folded_network_can_be_traced(size):
+    """`--compile` does; torch's own compiler then sees convolutions and activations that it knows."""
+    made = folded(aigciqa.create_metric("nr-aigciqa", device="cpu").network, torch.rand(1, 5, 3, 64, 64))
+    images = torch.rand(1, 5, 3, size, size)
+    with torch.no_grad():
+        expected = made.features(images)
+        found = torch.compile(made.features, backend="eager")(images)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "test_efficientnet"])
 def test_a_folded_network_has_gradients(backbone):
     """Which oneDNN's convolutions do not give."""
