@@ -88,9 +88,12 @@ def folded(network: Any, images: Tensor) -> Any:
 
 def _rest(convolution: Any, norm: Any, images: Tensor) -> nn.Module:
     """What is left of a norm that was folded: its activation, where it has one that the convolution cannot do."""
-    rest: Any = nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()
-    activation = norm.act if hasattr(norm, "act") and type(norm.drop) is nn.Identity else nn.Identity()
-    return nn.Identity() if _by_onednn(convolution, activation, images) else rest
+    if not hasattr(norm, "act"):
+        _by_onednn(convolution, nn.Identity(), images)
+        return nn.Identity()
+    if type(norm.drop) is nn.Identity and _by_onednn(convolution, norm.act, images):
+        return nn.Identity()
+    return nn.Sequential(norm.drop, norm.act)
 
 
 def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
@@ -112,9 +115,8 @@ def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
     name, limits = BY_ONEDNN[type(activation)]
 
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if (
-            x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling()
-        ):  # which does this itself
+        # torch's compiler does this itself
+        if x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling():
             return cast(Tensor, activation(F.conv2d(x, weight, bias, how[1], how[0], how[2], how[3])))
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, name, limits, ""))
 

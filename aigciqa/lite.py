@@ -141,9 +141,8 @@ class Convolution(nn.Conv2d):
         if self.stride[0] == 1:
             return super().forward(x)
         even = [1 - size % 2 for size in (x.shape[-1], x.shape[-2])]
-        if (
-            torch.compiler.is_compiling() and not self.by_onednn
-        ):  # ONNX's exporter loses kernels that are padded
+        if torch.compiler.is_compiling() and not self.by_onednn:
+            # the picture is padded, since ONNX's exporter loses kernels that are
             side = self.kernel_size[0] // 2
             x = F.pad(x, (side - even[0], side, side - even[1], side))
             return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)

@@ -109,6 +109,26 @@ def test_convolutions_that_onednn_would_compute_otherwise_stay_torchs(changes):
     assert torch.allclose(made.features(images), plain.features(images), atol=1e-6)
 
 
+def test_what_lies_between_norm_and_activation_stays():
+    """timm's norms may drop blocks there, which no convolution does; the convolution is folded all the same."""
+
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.norm = nn.Conv2d(3, 4, 3), Activated(4)
+            self.norm.drop = nn.Dropout()
+
+        def features(self, images):
+            return self.norm(self.convolution(images)).mean((2, 3))
+
+    plain = Dropping().eval()
+    images = torch.rand(2, 3, 16, 16)
+    made = folded(plain, images)
+    assert norms(made) == 0
+    assert any(isinstance(module, nn.ReLU6) for module in made.modules())
+    assert torch.allclose(made.features(images), plain.features(images), atol=1e-6)
+
+
 def test_networks_without_batch_norm_stay_as_they_are():
     plain = network("test_vit")
     assert folded(plain, torch.rand(1, 3, 224, 224)) is plain
