@@ -62,6 +62,8 @@ class MetricConfig:
             there is none.
         dimensions: what the head predicts, in order; the first is what calling the metric returns.
         score_range: lowest and highest score of the labels it was trained on.
+        bounded: whether scores keep within `score_range`, by a hyperbolic tangent behind the head, as steep as
+            the head itself in the middle; else they may lie somewhat beyond.
         transform: preprocessing.
         sha256: of the weights file, 64 hexadecimal digits.
         provenance: free text by key; ``labels`` (what it learned from) and ``license`` are required.
@@ -81,6 +83,7 @@ class MetricConfig:
     map_hidden: int | None = None
     dimensions: tuple[str, ...] = ("quality",)
     score_range: tuple[float, float] = (0.0, 5.0)
+    bounded: bool = False
     transform: Transform = field(default_factory=Transform)
     sha256: str = ""
     provenance: dict[str, str] = field(default_factory=lambda: {"labels": "unknown", "license": "unknown"})
@@ -252,6 +255,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, list) and all(isinstance(x, str) for x in value)
     if kind.startswith("dict[str"):
         return isinstance(value, dict) and all(isinstance(x, str) for x in value.values())
+    if "bool" in kind:
+        return isinstance(value, bool)
     if "int" in kind:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, str)

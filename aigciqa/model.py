@@ -22,9 +22,9 @@ class Network(nn.Module):
     - full reference: ``head([f(generated), f(reference)])``, the same backbone for both
     - partial reference: ``head(mean of f(generated) and, where there is one, f(reference))``
 
-    The head is Linear, ReLU, Linear; its hidden layer is half as wide as its input unless the config says
-    otherwise. These are the papers' models. With the feature ``"stages"``, see `aigciqa.stages`, a full-reference
-    head also gets the mean absolute difference between generated and reference, part by part.
+    The head is Linear, ReLU, Linear; unless the config says otherwise, its hidden layer is half as wide as its input
+    and its scores have no bounds. These are the papers' models. With the feature ``"stages"``, see `aigciqa.stages`,
+    a full-reference head also gets the mean absolute difference between generated and reference, part by part.
 
     Args:
         config: what to build. Weights are random until loaded.
@@ -41,7 +41,8 @@ class Network(nn.Module):
         self.width: int = self.backbone.width  # of `features`
         self.parts = self.backbone.parts * {"full": 2 + self.compares}.get(config.reference, 1)
         width = sum(self.parts)
-        self.head = Head(width, config.hidden or width // 2, len(config.dimensions))
+        bounds = config.score_range if config.bounded else None
+        self.head = Head(width, config.hidden or width // 2, len(config.dimensions), bounds)
         self.map_head: MapHead | None = None
         if config.map_hidden:
             self.map_head = MapHead(sum(self.parts[1:]), config.map_hidden, len(config.dimensions))
@@ -76,15 +77,31 @@ class Network(nn.Module):
 
 
 class Head(nn.Module):
-    """Linear, ReLU, Linear."""
+    """Linear, ReLU, Linear; with `bounds`, lowest and highest score, also a hyperbolic tangent that keeps to them."""
 
-    def __init__(self, width: int, hidden: int, outputs: int):
+    def __init__(self, width: int, hidden: int, outputs: int, bounds: tuple[float, float] | None = None):
         super().__init__()
+        self.bounds = bounds
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.fc2(self.fc1(features).relu())
+        return self.scores(self.fc2(self.fc1(features).relu()))
+
+    def scores(self, points: Tensor) -> Tensor:
+        """What the linear layers say, within the bounds."""
+        return points if self.bounds is None else bounded(points, *self.bounds)
+
+
+def bounded(points: Tensor, low: float, high: float) -> Tensor:
+    """Scores from `low` to `high`, in the same order as `points`, and about the same near the middle.
+
+    Examples:
+        >>> bounded(torch.tensor([-3.0, 2.0, 2.5, 3.0, 8.0]), 0.0, 5.0)
+        tensor([0.0606, 2.0066, 2.5000, 2.9934, 4.9394])
+    """
+    middle, half = (low + high) / 2, (high - low) / 2
+    return middle + half * torch.tanh((points - middle) / half)
 
 
 class Backbone(nn.Module):

@@ -44,6 +44,7 @@ def test_round_trip(backbone, reference):
         ({"feature": "token", "transform": {"tiles": 1}}, "transform must be tiles .* with feature stages"),
         ({"feature": "stages", "transform": {"crop": 31, "tiles": 1}}, "tiles .* a crop of 32 or more"),
         ({"transform": {"tiles": True}}, "tiles has the wrong type"),
+        ({"bounded": 1}, "bounded has the wrong type"),
         ({"feature": "stages", "cells": 9}, "cells must be 1, or up to 8 with feature stages"),
         ({"feature": "stages", "cells": 0}, "cells must be"),
         ({"feature": "avg", "cells": 2}, "cells must be"),
@@ -61,7 +62,9 @@ def test_a_bad_field_is_named(change, says):
 
 
 def test_what_goes_beyond_the_papers_is_written_and_read():
-    config = tiny_config("full", feature="stages", cells=8, transform=Transform(72, 64, tiles=8))
+    config = tiny_config(
+        "full", feature="stages", cells=8, transform=Transform(72, 64, tiles=8), bounded=True
+    )
     assert MetricConfig.from_json(config.to_json()) == config
     assert config.transform.views == 65
     assert tiny_config().transform.views == 1
@@ -72,9 +75,10 @@ def test_what_goes_beyond_the_papers_is_written_and_read():
 def test_a_config_from_before_tiles_and_cells_is_the_papers():
     config = paper_config("resnet50", "full")
     data = json.loads(config.to_json())
-    del data["cells"], data["transform"]["tiles"]
+    del data["cells"], data["bounded"], data["transform"]["tiles"]
     assert MetricConfig.from_json(json.dumps(data)) == config
     assert (config.cells, config.transform.tiles, config.transform.views) == (1, 0, 1)
+    assert not config.bounded
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", "{", "[" * 100_000, b"\xff\xfe", '{"format": 1}'])

@@ -199,6 +199,28 @@ def test_the_papers_heads_see_features_as_they_are():
     assert torch.equal(Network(paper_config("resnet18", "partial")).inputs(x, y), (x + y) / 2)
 
 
+def test_bounded_scores_keep_to_the_scale_and_learn():
+    config = MetricConfig("bounded", "none", "test_resnet", score_range=(10.0, 20.0))
+    torch.manual_seed(0)
+    plain, bounded = Network(config).eval(), Network(config.with_(bounded=True)).eval()
+    bounded.load_state_dict(plain.state_dict())
+    features = 1000 * torch.randn(64, plain.width)
+    with torch.no_grad():
+        points, scores = plain.regress(features) + 15, bounded.head.scores(plain.regress(features) + 15)
+    assert points.min() < 10 and points.max() > 20
+    assert scores.min() >= 10 and scores.max() <= 20
+    assert torch.allclose(scores, 15 + 5 * ((points - 15) / 5).tanh())
+    near = torch.tensor([14.9, 15.0, 15.1])
+    assert torch.allclose(bounded.head.scores(near), near, atol=1e-4)
+    optimizer = torch.optim.Adam(bounded.head.parameters(), lr=1e-2)
+    for _ in range(200):
+        loss = (bounded.regress(features / 1000) - 19).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 1e-2
+
+
 def test_vgg_leaves_its_classifier_out():
     with torch.device("meta"):
         network = Network(paper_config("vgg16"))

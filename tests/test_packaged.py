@@ -1,6 +1,5 @@
 """What makes the packaged checkpoints, as far as it can be tried without the rated pictures."""
 
-import copy
 import json
 from pathlib import Path
 
@@ -46,20 +45,24 @@ def test_the_average_of_experts_is_one_network(kind):
     assert not torch.allclose(first, second, atol=1e-2)
 
 
-def test_stretched_scores_keep_their_order_and_maps_follow():
-    factor, middle = STRETCHED["none"]
-    network = Network(tiny_config("none", feature="stages", transform=TILED, map_hidden=4)).eval()
-    made = copy.deepcopy(network)
-    made.load_state_dict(stretched("none", network.state_dict()))
-    pictures, windows = torch.rand(3, 5, 3, 64, 64), torch.rand(1, 3, 4, sum(network.parts[1:]))
+@pytest.mark.parametrize("kind", list(EXPERTS))
+def test_stretched_scores_keep_to_the_scale_and_in_order(kind):
+    dimensions = DIMENSIONS[kind]
+    config = tiny_config(kind, feature="stages", transform=TILED, dimensions=dimensions)
+    torch.manual_seed(0)
+    plain, made = Network(config).eval(), Network(config.with_(bounded=True)).eval()
+    made.load_state_dict(stretched(kind, plain.state_dict()))
+    features = 50 * torch.randn(64, plain.width), 50 * torch.randn(64, plain.width)
     with torch.no_grad():
-        before, after = network(pictures), made(pictures)
-        maps = network.map_head(windows), made.map_head(windows)
-    for unchanged, changed, about in ((before, after, middle), (*maps, 0.0)):
-        assert torch.allclose(changed[:, 0], about + factor * (unchanged[:, 0] - about), atol=1e-4)
-        assert torch.equal(changed[:, 1:], unchanged[:, 1:])
-    state = network.state_dict()
-    assert all(map(torch.equal, stretched("full", state).values(), state.values()))
+        before, after = (n.regress(*features[: 1 + (kind != "none")]) for n in (plain, made))
+    assert before.min() < 0 and before.max() > 5
+    assert after.min() >= 0 and after.max() <= 5
+    for column, dimension in enumerate(dimensions):
+        factor, centre = STRETCHED[kind][dimension]
+        expected = 2.5 + 2.5 * np.tanh((before[:, column].numpy() - centre) * factor / 2.5)
+        assert after[:, column].numpy() == pytest.approx(expected, abs=1e-4)
+        order = before[:, column].argsort()
+        assert (after[order, column].diff() >= 0).all()
 
 
 @pytest.mark.parametrize("kind", list(EXPERTS))

@@ -199,12 +199,14 @@ def test_directions_are_those_in_which_the_inputs_vary_most():
     assert torch.equal(found, principal_directions(x, 5, seed=1))
 
 
-def test_a_head_in_fewer_directions_is_written_for_the_inputs_as_they_are(pku, tmp_path):
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_head_in_fewer_directions_is_written_for_the_inputs_as_they_are(pku, tmp_path, bounded):
     """The checkpoint scores pictures as the run predicted them."""
-    made = recipe(pku, directions=7, members=2, hidden=6, epochs=2, half=False)
+    made = recipe(pku, directions=7, members=2, hidden=6, epochs=2, half=False, bounded=bounded)
     run = train(made, tmp_path / "run", report=silent)
     metric = aigciqa.create_metric(run.folder, device="cpu")
     assert metric.network.head.fc1.weight.shape[0] == 6
+    assert metric.config.bounded == bounded
     assert torch.linalg.matrix_rank(metric.network.head.fc1.weight) <= 7
     predicted = pd.read_csv(run.folder / "predictions.csv")
     rated = load(pku)

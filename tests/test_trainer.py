@@ -253,6 +253,12 @@ def test_start_from_weights(pku, tmp_path, tiny):
     state = aigciqa.create_metric(tmp_path / "a", device="cpu").state_dict()
     assert torch.equal(state["network.head.fc1.weight"], head)
 
+    scaled = {"weights": str(folder), "lr": 0.0, "dimensions": ("quality", "authenticity")}
+    for number, changes in enumerate(({"bounded": True}, {"score_range": (0.0, 100.0)})):
+        run = train(recipe(pku, **scaled, **changes), tmp_path / f"scale{number}", report=lambda line: None)
+        other = aigciqa.create_metric(run.folder, device="cpu").state_dict()["network.head.fc1.weight"]
+        assert other.shape == head.shape and not torch.equal(other, head)  # it says points of another scale
+
     file = tmp_path / "backbone.pth"
     backbone = {k.removeprefix("network.backbone.net."): v for k, v in state.items() if ".backbone." in k}
     torch.save(backbone, file)

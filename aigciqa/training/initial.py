@@ -47,7 +47,12 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
         found = _backbone(_pretrained(weights))
     else:
         source = parse_source(weights)
-        found = load_weights(source.weights(source.config()))
+        theirs = source.config()
+        found = load_weights(source.weights(theirs))
+        if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
+            found = {
+                k: v for k, v in found.items() if not k.startswith("head.")
+            }  # it says points of another scale
     fitting = {k: v.float() if v.is_floating_point() else v for k, v in found.items() if k in wanted}
     lacking = {k for k in wanted if k.startswith("backbone.")} - fitting.keys()
     other = {k for k, v in fitting.items() if k.startswith("backbone.") and v.shape != wanted[k].shape}
@@ -56,7 +61,7 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
             f"weights {weights!r} do not fit the backbone {config.backbone}: {len(lacking)} tensors are missing "
             f"and {len(other)} have other shapes, such as {min(lacking | other)!r}"
         )
-    # a head of other width or other dimensions stays random
+    # a head of other width, other dimensions or another scale stays random
     network.load_state_dict(wanted | {k: v for k, v in fitting.items() if v.shape == wanted[k].shape})
     return network
 

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..model import bounded
 from ..weights import load_weights, save_checkpoint
 from .autoencoder import train_autoencoders
 from .card import model_card
@@ -169,10 +170,15 @@ BASE = Recipe(
     license="Apache-2.0",
 )
 
-# Averaging draws scores together. Quality is stretched by so much about this score: held out, people's ratings of
-# photographs rise by 1.50 for each point of the average, of generated pictures by 1.41. The order of pictures stays.
-STRETCHED = {"none": (1.45, 2.5), "full": (1.0, 0.0), "partial": (1.0, 0.0)}
-REVISIONS = {"none": "v0.7.0", "full": "v0.5.0", "partial": "v0.5.0"}
+# Averaging draws scores together. They are stretched by a factor, so that a score goes to the middle of the scale, and
+# then bounded (`MetricConfig.bounded`): held out, they spread about as people's ratings do. Their order stays.
+STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
+    "none": {"quality": (2.8, 2.55), "authenticity": (1.8, 2.7)},
+    "full": {"quality": (1.1, 2.5), "correspondence": (1.7, 2.7)},
+    "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
+}
+MIDDLE = 2.5  # of the scale
+REVISIONS = {"none": "v0.8.0", "full": "v0.6.0", "partial": "v0.6.0"}
 
 # -- data
 
@@ -374,15 +380,12 @@ def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, T
 
 
 def stretched(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A network with the spread of `STRETCHED`, in its scores and, where it has a head for them, its maps."""
-    factor, middle = STRETCHED[kind]
-    changed = {}
-    for name in ("head.fc2.weight", "head.fc2.bias", "map_head.out.weight", "map_head.out.bias"):
-        if name in state:
-            changed[name] = state[name].clone()
-            changed[name][0] *= factor  # the first dimension, quality
-    changed["head.fc2.bias"][0] += (1 - factor) * middle
-    return state | changed
+    """A network whose scores, to be bounded, have the spread of `STRETCHED`."""
+    factor, centre = torch.tensor([STRETCHED[kind][dimension] for dimension in DIMENSIONS[kind]]).T
+    return state | {
+        "head.fc2.weight": state["head.fc2.weight"] * factor[:, None],
+        "head.fc2.bias": MIDDLE + (state["head.fc2.bias"] - centre) * factor,
+    }
 
 
 HUMAN = "human ratings of photographs (BIQ2021) and of generated pictures (AVT-AI-Image-Dataset)"
@@ -415,15 +418,15 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         run = work / "runs" / f"{name}-{who}"
         train(recipe(kind, expert, data, work), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
-    state = averaged(states, shares(kind, list(experts)))
-    config = replace(recipe(kind, expert, data, work), hidden=len(state["head.fc1.bias"]), members=1).config()
+    state = stretched(kind, averaged(states, shares(kind, list(experts))))
+    width = len(state["head.fc1.bias"])
+    config = replace(recipe(kind, expert, data, work), hidden=width, members=1, bounded=True).config()
     if kind == "none":
         save_checkpoint(work / "runs" / name, config, state)
         seen, _ = map_photographs(work)
         made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
         state |= {f"map_head.{key}": value for key, value in made.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)
-    state = stretched(kind, state)
     config = config.with_(
         repo=f"aigciqa/{name}",
         revision=REVISIONS[kind],
@@ -483,8 +486,9 @@ def validate(
         table[columns].to_numpy() @ share.T
         for table, share in zip(tables, shares(kind, list(experts)), strict=True)
     )
-    factor, middle = STRETCHED[kind]
-    together["quality_score"] = middle + factor * (together["quality_score"] - middle)
+    factor, centre = np.array([STRETCHED[kind][dimension] for dimension in DIMENSIONS[kind]]).T
+    points = torch.from_numpy(MIDDLE + (together[columns].to_numpy() - centre) * factor)
+    together[columns] = bounded(points, *BASE.score_range).numpy()
     together.to_csv(folder / "predictions.csv", index=False)
     made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
     if len(experts) > 1:

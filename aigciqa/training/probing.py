@@ -62,7 +62,8 @@ class Probe(nn.Module):
     ):
         super().__init__()
         hidden, outputs = network.head.fc1.out_features, network.head.fc2.out_features
-        network.head = Head(len(mean) if directions is None else directions.shape[1], hidden, outputs)
+        width = len(mean) if directions is None else directions.shape[1]
+        network.head = Head(width, hidden, outputs, network.head.bounds)
         network.head.fc2.weight.data /= members**0.5  # each member begins as a head of its width does
         self.head, self.dropout, self.members = network.head, dropout, members
         self.register_buffer("mean", mean, persistent=False)
@@ -74,7 +75,7 @@ class Probe(nn.Module):
         seen = nn.functional.dropout(coordinates.float(), self.dropout, self.training)
         hidden = self.head.fc1(seen).relu().unflatten(1, (self.members, -1))
         weight = self.head.fc2.weight.unflatten(1, (self.members, -1)) * self.members
-        return torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias
+        return self.head.scores(torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias)
 
     def coordinates(self, inputs: Tensor) -> Tensor:
         scaled = (inputs.float() - self.mean) * self.scale

@@ -58,6 +58,7 @@ class Recipe:
         std: of normalisation; None for ImageNet's.
         dimensions: what to predict. A data set may lack some.
         score_range: scale of the scores; labels of every data set are mapped to it.
+        bounded: keep scores within `score_range`, see `aigciqa.config.MetricConfig`.
         labels: who gave the labels, in words, for the model card.
         license: of the checkpoint, for its model card.
         data: the data sets, learned from together.
@@ -117,6 +118,7 @@ class Recipe:
     std: tuple[float, float, float] | None = None
     dimensions: tuple[str, ...] = ("quality",)
     score_range: tuple[float, float] = (0.0, 5.0)
+    bounded: bool = False
     labels: str = ""
     license: str = "unknown"
     data: tuple[DataSource, ...] = ()
@@ -198,6 +200,7 @@ class Recipe:
             "name": self.name,
             "dimensions": self.dimensions,
             "score_range": self.score_range,
+            "bounded": self.bounded,
             "hidden": self.hidden,
             "cells": self.cells,
         }
