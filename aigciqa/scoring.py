@@ -40,7 +40,7 @@ CACHE = 32 << 20  # bytes of features that are kept
 KEPT = 2048  # pictures, at most; many small ones scattered over the heap keep more of it than they fill
 THREADS = 8  # that decode, at most
 RUNNERS = 8  # that share the cores of a CPU, at most
-BATCH = 4  # views in a forward pass on one core, whose cache holds the feature maps of no more
+BATCH = 2  # views in a forward pass on one core, whose cache holds the feature maps of no more
 SMALL = 64  # pixels, the side of what a faster network is tried with
 WHOLE = 16 << 20  # bytes; larger files are not held in memory beside the decoded picture
 
