@@ -50,9 +50,7 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
         theirs = source.config()
         found = load_weights(source.weights(theirs))
         if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
-            found = {
-                k: v for k, v in found.items() if not k.startswith("head.")
-            }  # it says points of another scale
+            found = {k: v for k, v in found.items() if not k.startswith("head.")}  # of another scale
     fitting = {k: v.float() if v.is_floating_point() else v for k, v in found.items() if k in wanted}
     lacking = {k for k in wanted if k.startswith("backbone.")} - fitting.keys()
     other = {k for k, v in fitting.items() if k.startswith("backbone.") and v.shape != wanted[k].shape}
