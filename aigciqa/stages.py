@@ -58,11 +58,9 @@ class Stages(nn.Module):
         """(N, 3, crop, crop), or with tiles (N, views, 3, crop, crop), to (N, D)."""
         if not self.transform.tiles:
             return self._pooled(self._maps(_channels_last(images))).flatten(1)
-        whole = self._maps(_channels_last(images[:, 0]))[len(self.early) :]
+        whole = self.of_whole(images[:, 0])
         tiles = _channels_last(images[:, 1:].flatten(0, 1))
-        maps = self.net.forward_intermediates(
-            tiles, indices=self.early, stop_early=True, intermediates_only=True
-        )
+        maps = self.of_tiles(tiles)
         std, mean = (
             torch.tensor(v, device=tiles.device).view(3, 1, 1)
             for v in (self.transform.std, self.transform.mean)
@@ -73,8 +71,19 @@ class Stages(nn.Module):
             scene_statistics((some.float() * std + mean) * 255, self.cells).to(tiles)
             for some in (tiles.split(1) if one_by_one else [tiles])
         ])  # fmt: skip
-        found = torch.cat([self._pooled(maps), statistics], 2)
-        return torch.cat([self._pooled(whole).flatten(1), found.view(images.shape[0], -1)], 1)
+        found = torch.cat([maps, statistics], 2)
+        return torch.cat([whole, found.view(images.shape[0], -1)], 1)
+
+    def of_whole(self, images: Tensor) -> Tensor:
+        """(N, 3, crop, crop) whole pictures to (N, D), what `forward` with tiles begins with."""
+        return self._pooled(self._maps(_channels_last(images))[len(self.early) :]).flatten(1)
+
+    def of_tiles(self, tiles: Tensor) -> Tensor:
+        """(N, 3, H, W) tiles to (N, cells * cells, D) of their stages, without scene statistics."""
+        maps = self.net.forward_intermediates(
+            _channels_last(tiles), indices=self.early, stop_early=True, intermediates_only=True
+        )
+        return self._pooled(maps)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         last, maps = self.net.forward_intermediates(images)

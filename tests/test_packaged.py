@@ -7,19 +7,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
+from PIL import Image
 
 from aigciqa.config import Transform
 from aigciqa.model import Network
+from aigciqa.training import packaged
 from aigciqa.training.packaged import (
     DIMENSIONS,
     EXPERTS,
+    IMAGENET,
     SOURCES,
     STRETCHED,
     accuracy,
     averaged,
+    kept_out,
     recipe,
     shares,
     stretched,
+    tuned,
 )  # fmt: skip
 from aigciqa.training.recipe import DataSource
 
@@ -105,3 +110,38 @@ def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
         "held out: SRCC 0.75 with people on photographs, 0.52 on generated pictures, "
         "0.910 of pairs of degraded pictures in order"
     )
+
+
+def test_a_tuned_backbone_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch):
+    """A fifth of photographs and of synthetic pictures, by whole groups; and nothing of generated pictures."""
+    (tmp_path / "synthetic").mkdir()
+    for name, groups in (("photographs", 40), ("generated", 5), ("empty", 5), ("synthetic/aligned", 20)):
+        lines = ["picture,group,quality"]
+        for number in range(2 * groups):
+            picture = tmp_path / f"{name}-{number}.png"
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(picture)
+            lines.append(f"{picture},{name}-{number // 2},3")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    data = tuple(
+        DataSource(str(tmp_path / f"{name}.csv"), score_range=(0.0, 5.0))
+        for name in ("photographs", "generated", "synthetic/aligned")
+    )
+    apart = kept_out("none", data, tmp_path)
+    assert {name: len(rows) for name, rows in apart.items()} == {"photographs": 16, "synthetic": 8}
+    given = []
+
+    def tune(config, weights, synthetic, photographs, cache, out):
+        given.append((weights, synthetic, photographs))
+        out.write_bytes(b"")
+
+    monkeypatch.setattr(packaged, "tune", tune)
+    made = tuned("none", data, tmp_path)
+    assert tuned("none", data, tmp_path) == made  # made once
+    [(weights, synthetic, photographs)] = given
+    assert weights == str(tmp_path / IMAGENET)
+    assert (len(photographs), len(synthetic)) == (64, 32)
+    for name, rated in (("photographs", photographs), ("synthetic/aligned", synthetic)):
+        number = "synthetic" if "/" in name else name
+        held = {f"{name}-{row // 2}" for row in apart[number]}
+        assert not held & set(rated.groups)
+        assert len(held) + len(set(rated.groups)) == (20 if "/" in name else 40)

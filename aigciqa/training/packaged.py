@@ -36,8 +36,11 @@ from .localising import train_map_head
 from .networks import install_networks
 from .photographs import find_photographs
 from .recipe import DataSource, Recipe
+from .rows import by_group, open_data
+from .splits import folds as cut_folds
 from .synthesis import synthesize
 from .trainer import train
+from .tuning import tune
 
 KINDS = {"none": "nr", "full": "fr", "partial": "pr"}
 DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how authentic a picture is
@@ -60,6 +63,8 @@ EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60}  # in a batch
 MAP_HIDDEN = 96  # channels of the head that draws maps
 UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
+IMAGENET = "lite0.safetensors"  # the backbone as it comes
+KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned backbone
 PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
 
 
@@ -254,7 +259,7 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     """Make the data; by kind of reference, what to learn from."""
     work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
-    save_file(imagenet_lite0(args.backbone), work / "lite0.safetensors")
+    save_file(imagenet_lite0(args.backbone), work / IMAGENET)
     photos, generated, sources = rated(args.ratings.resolve())
     (work / "sources.txt").write_text("\n".join(map(str, sources)) + "\n")
     found, _ = find_photographs([args.photos])
@@ -335,7 +340,6 @@ def recipe(
         BASE,
         name=f"{KINDS[kind]}-aigciqa",
         reference=kind,
-        weights=str(work / "lite0.safetensors"),
         dimensions=DIMENSIONS[kind],
         hidden=expert.hidden * expert.members,
         members=expert.members,
@@ -345,8 +349,35 @@ def recipe(
         directions=expert.directions,
         data=tuple(sources),
         cache=str(work / "cache"),
-        **changes,
+        **{"weights": str(work / IMAGENET), **changes},
     )
+
+
+def kept_out(kind: str, data: tuple[DataSource, ...], work: Path) -> dict[str, set[int]]:
+    """Rows of photographs and of synthetic pictures that a tuned backbone does not learn from, a fifth, by group."""
+    made = recipe(kind, EXPERTS[kind]["ladders"], data, work)
+    rated = open_data(made)
+    everything = [range(len(one)) for one in rated]
+    splits = by_group(rated, everything, lambda groups: cut_folds(groups, KEPT_OUT, made.seed)[0])
+    found = dict(zip(SOURCES, splits, strict=False))
+    return {name: set(found[name].test) for name in ("photographs", "synthetic")}
+
+
+def tuned(kind: str, data: tuple[DataSource, ...], work: Path) -> str:
+    """The weights of a backbone that has learned, too, see `aigciqa.training.tuning`; made where they are not yet.
+
+    No packaged checkpoint has one; docs/accuracy.md says why.
+    """
+    file = work / f"tuned-{KINDS[kind]}.safetensors"
+    if not file.exists():
+        made, apart = recipe(kind, EXPERTS[kind]["ladders"], data, work), kept_out(kind, data, work)
+        rated = dict(zip(SOURCES, open_data(made), strict=False))
+        photographs, synthetic = (
+            rated[name].subset([row for row in range(len(rated[name])) if row not in apart[name]])
+            for name in ("photographs", "synthetic")
+        )
+        tune(made.config(), made.weights, synthetic, photographs, work / "cache", file)
+    return str(file)
 
 
 def shares(kind: str, names: Sequence[str]) -> Floats:
@@ -462,9 +493,19 @@ def accuracy(kind: str, work: Path) -> str:
 
 
 def validate(
-    kind: str, data: tuple[DataSource, ...], work: Path, ratings: Path, folds: int, learn: Sequence[str]
+    kind: str,
+    data: tuple[DataSource, ...],
+    work: Path,
+    ratings: Path,
+    folds: int,
+    learn: Sequence[str] = SOURCES,
+    weights: str | None = None,
 ) -> None:
-    """Cross-validate the experts and their average, learning from some of the three sources."""
+    """Cross-validate the experts and their average, learning from some of the three sources.
+
+    With `weights` of a backbone that is `tuned`, figures of photographs and synthetic pictures are of those that it
+    has not seen. Generated pictures it has not learned from.
+    """
     experts = EXPERTS[kind]
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
         experts = {who: expert for who, expert in experts.items() if who != "ladders"}
@@ -473,13 +514,18 @@ def validate(
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
-    folder = work / "folds" / f"{KINDS[kind]}-{said}"
+    folder = work / "folds" / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}"
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
+    changes: dict[str, Any] = {"folds": folds} | ({"weights": weights} if weights else {})
+    unseen = kept_out(kind, data, work) if weights else {}
     tables = []
     for who, expert in experts.items():
-        made = recipe(kind, expert, data, work, learn, folds=folds)
+        made = recipe(kind, expert, data, work, learn, **changes)
         table = held_out(made, folder / who)
-        tables.append(table[table["set"] < judged])
+        table = table[table["set"] < judged]
+        for name, rows in unseen.items():
+            table = table[(table["set"] != SOURCES.index(name)) | table["row"].isin(rows)]
+        tables.append(table.reset_index(drop=True))
     together = tables[0].copy()
     columns = [f"{dimension}_score" for dimension in DIMENSIONS[kind]]
     together[columns] = sum(
@@ -490,7 +536,7 @@ def validate(
     points = torch.from_numpy(MIDDLE + (together[columns].to_numpy() - centre) * factor)
     together[columns] = bounded(points, *BASE.score_range).numpy()
     together.to_csv(folder / "predictions.csv", index=False)
-    made = recipe(kind, experts[next(iter(experts))], data, work, learn, folds=folds)
+    made = recipe(kind, experts[next(iter(experts))], data, work, learn, **changes)
     if len(experts) > 1:
         for who, table in zip(experts, tables, strict=True):
             print(f"== {KINDS[kind]}, learned from {said}, {who} alone")
@@ -520,12 +566,18 @@ def main() -> None:
     parser.add_argument(
         "--learn", nargs="+", choices=SOURCES, default=list(SOURCES), help="with --cross-validate: from what"
     )
+    parser.add_argument(
+        "--tune", action="store_true", help="with --cross-validate --kinds none: fine-tune the backbone first"
+    )
     args = parser.parse_args()
+    if args.tune and not (args.cross_validate and args.kinds == ["none"] and set(args.learn) == set(SOURCES)):
+        parser.error("--tune is for --cross-validate --kinds none, learning from all sources")
     args.work = args.work.resolve()  # manifests name pictures, which would else be sought beside them
     data = prepare(args)
     for kind in args.kinds:
         if args.cross_validate:
-            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn)
+            weights = tuned(kind, data[kind], args.work) if args.tune else None
+            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn, weights)
         else:
             build(kind, data[kind], args.work, args.out)
 

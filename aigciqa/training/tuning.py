@@ -1,0 +1,318 @@
+"""Teaching EfficientNet-Lite0 what damage looks like, from one tile of each picture.
+
+All views of all pictures, there and back, would take over an hour an epoch on two cores. A tile at one place of all
+pictures of a ladder is enough to compare them, and stages near the pixels cost most and have least to learn, so they
+stay as they are. So does what the network says of whole pictures: that is about content, which photographs whose
+number is small would only be remembered by.
+"""
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from .. import image
+from ..config import MetricConfig
+from ..errors import InputError
+from ..stages import Stages
+from ..transform import normalise, preprocess
+from .data import RatedSet
+from .files import write_whole
+from .initial import initial_network
+from .losses import combined
+from .probing import stored_features
+
+TILE = 160  # pixels
+PLACES = 4  # of a ladder, of which the one that its last step changes most is shown
+LADDERS, PHOTOGRAPHS, WHOLE = 8, 8, 6  # of a step
+FIXED = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")  # tensors that stay as they are
+RATE, HEAD_RATE, DECAY, CLIP, WARM_UP = 1e-3, 2e-3, 0.02, 5.0, 100
+LOSS = {"mse": 0.3, "rank": 1.0}  # of ladders
+PEOPLE, KIND = 0.3, 0.2  # weights of the squared error of photographs, and of the cross entropy of kinds
+HIDDEN = 128
+FLOOR = 0.02  # of a feature's deviation, by which its error is divided
+OUTLIER = 25.0  # of such an error, squared
+SAID_EVERY = 50  # steps
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step sees; pictures are uint8."""
+
+    tiles: Tensor  # (N, 3, TILE, TILE), ladders first, then photographs
+    labels: Tensor  # (N,)
+    ladders: Tensor  # (of ladders,) which
+    kinds: Tensor  # (of ladders,)
+    wholes: Tensor  # (WHOLE, 3, crop, crop)
+    wanted: Tensor  # (WHOLE, D) what the network said of these before
+
+
+def tune(
+    config: MetricConfig,
+    weights: str,
+    synthetic: RatedSet,
+    photographs: RatedSet,
+    cache: Path,
+    out: Path,
+    *,
+    epochs: int = 5,
+    seed: int = 1,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Fine-tune a backbone, and write its tensors for `Recipe.weights`.
+
+    It learns from tiles how good the pictures of a ladder are, of which kind their damage is, and what people said of
+    photographs; of whole pictures it is to go on saying what it said. Started again after it was stopped, it goes on
+    after the last whole epoch.
+
+    Args:
+        config: of EfficientNet-Lite0 with tiles.
+        weights: see `Recipe.weights`.
+        synthetic: pictures in ladders, with labels of quality.
+        photographs: with labels of quality.
+        cache: folder of features, see `stored_features`.
+        out: a safetensors file.
+        epochs: passes over the ladders.
+        seed: of everything random.
+        report: called with each line for the user.
+
+    Raises:
+        InputError: for pictures that cannot be read, are smaller than `TILE`, or fewer than a step needs.
+    """
+    _Tuning(config, weights, synthetic, photographs, cache, out, epochs, seed, report).run()
+
+
+class _Tuning:
+    def __init__(
+        self,
+        config: MetricConfig,
+        weights: str,
+        synthetic: RatedSet,
+        photographs: RatedSet,
+        cache: Path,
+        out: Path,
+        epochs: int,
+        seed: int,
+        report: Callable[[str], None],
+    ):
+        self.synthetic, self.photographs, self.config = synthetic, photographs, config
+        self.out, self.epochs, self.seed, self.report = out, epochs, seed, report
+        self.ladders = ladders_of(synthetic)
+        if len(self.ladders) < LADDERS or not len(photographs):
+            raise InputError(f"tuning needs at least {LADDERS} ladders, and photographs")
+        kinds = sorted(set(synthetic.generators))
+        self.kinds = np.array([kinds.index(kind) for kind in synthetic.generators])
+        torch.manual_seed(seed)
+        network = initial_network(config, weights).to(memory_format=torch.channels_last).eval()
+        self.stages = cast(Stages, network.backbone)
+        self._remember([*photographs.pictures, *synthetic.pictures], network, cache)
+        width = len(self.features(torch.zeros(1, 3, TILE, TILE))[0])
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(width, affine=False),
+            nn.Linear(width, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(
+                HIDDEN, 2 + len(kinds)
+            ),  # quality of a ladder's picture, that of a photograph, and the kind
+        )
+        self.middle = torch.tensor(
+            [np.nanmean(one.labels["quality"]) for one in (synthetic, photographs)]
+        ).float()
+        for name, tensor in self.stages.net.named_parameters():
+            tensor.requires_grad_(not name.startswith(FIXED))
+        self.learning = [p for p in self.stages.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": self.learning, "base": RATE},
+                {"params": list(self.head.parameters()), "base": HEAD_RATE},
+            ],
+            weight_decay=DECAY,
+            fused=True,
+        )
+
+    def _remember(self, paths: list[Path], network: Any, cache: Path) -> None:
+        """What the network says of whole pictures before it learns."""
+        _, features, rows = stored_features(paths, network, self.config, cache, torch.device("cpu"))
+        self.paths, self.before, self.rows = paths, features, rows
+        self.width = self.stages.parts[0] * self.stages.cells**2
+        some = rows[np.random.default_rng(self.seed).choice(len(rows), min(len(rows), 800), replace=False)]
+        self.spread = torch.from_numpy(features[some, : self.width].astype(np.float32).std(0) + FLOOR)
+        # photographs and synthetic pictures alike
+        count = len(self.photographs)
+        chance = np.repeat([0.5 / count, 0.5 / (len(paths) - count)], [count, len(paths) - count])
+        self.chance = chance / chance.sum()
+
+    def features(self, tiles: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised tiles to (N, D), as the checkpoint's head sees them."""
+        return self.stages.of_tiles(tiles).mean(1)
+
+    # -- what a step sees
+
+    def plan(self, epoch: int) -> list[tuple[list[int], list[int], list[int]]]:
+        """Of each step of an epoch: ladders, photographs, and pictures that are seen whole."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.ladders))
+        return [
+            (
+                order[start : start + LADDERS].tolist(),
+                rng.integers(0, len(self.photographs), PHOTOGRAPHS).tolist(),
+                rng.choice(len(self.paths), WHOLE, p=self.chance).tolist(),
+            )
+            for start in range(0, len(order) - LADDERS + 1, LADDERS)
+        ]
+
+    def step(self, ladders: list[int], photographs: list[int], wholes: list[int], seed: list[int]) -> _Step:
+        rng = np.random.default_rng(seed)
+        tiles, labels, which, kinds = [], [], [], []
+        for number, ladder in enumerate(ladders):
+            rows = self.ladders[ladder]
+            tiles.append(tiles_of([self.synthetic.pictures[row] for row in rows], rng))
+            labels += [self.synthetic.labels["quality"][row] for row in rows]
+            which += [number] * len(rows)
+            kinds += [self.kinds[row] for row in rows]
+        for row in photographs:
+            tiles.append(tiles_of([self.photographs.pictures[row]], rng))
+            labels.append(self.photographs.labels["quality"][row])
+        views = [preprocess(_read(self.paths[i]), self.config.transform)[0, 0] for i in wholes]
+        wanted = self.before[self.rows[wholes], : self.width].astype(np.float32)
+        return _Step(
+            torch.cat(tiles), torch.tensor(labels).float(), torch.tensor(which), torch.tensor(kinds),
+            torch.stack(views), torch.from_numpy(wanted),
+        )  # fmt: skip
+
+    # -- learning
+
+    def learn(self, seen: _Step, progress: float, steps: int) -> list[float]:
+        """One step; the terms of its loss, and the share of ladders in order."""
+        self.head.train()
+        count = len(seen.ladders)
+        found = self.head(self.features(normalise(seen.tiles, self.config.transform)))
+        scores = found[:, :2] + self.middle
+        mine, theirs = scores[:count, :1], scores[count:, 1:]
+        labels = seen.labels[:, None]
+        ladders = combined(mine, labels[:count], LOSS, comparable=seen.ladders, margin=1.0)
+        people = F.mse_loss(theirs, labels[count:])
+        kinds = F.cross_entropy(found[:count, 2:], seen.kinds)
+        said = self.stages.of_whole(seen.wholes)
+        moved = ((said - seen.wanted) / self.spread).square().clamp(max=OUTLIER).mean()
+        (ladders + PEOPLE * people + KIND * kinds + moved).backward()
+        nn.utils.clip_grad_norm_([*self.learning, *self.head.parameters()], CLIP)
+        rate = min(1.0, (progress * steps + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            ordered = [
+                bool((mine[at, 0][labels[:count][at, 0].argsort()].diff() > 0).all())
+                for at in (seen.ladders == number for number in range(LADDERS))
+            ]
+        return [ladders.item(), people.item(), kinds.item(), moved.item(), float(np.mean(ordered))]
+
+    def run(self) -> None:
+        state = self.out.with_suffix(".state")
+        begun = 0
+        if state.exists():
+            saved = torch.load(state, weights_only=True)
+            begun = saved["epoch"]
+            self.stages.net.load_state_dict(saved["net"])
+            self.head.load_state_dict(saved["head"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        steps = self.epochs * (len(self.ladders) // LADDERS)
+        bar = tqdm(total=steps, desc="tuning", disable=not sys.stderr.isatty(), leave=False)
+        terms: list[list[float]] = []
+        with ThreadPoolExecutor(1) as ahead:  # the next step is put together while this one is learned from
+            for epoch in range(begun, self.epochs):
+                torch.manual_seed(self.seed + epoch)
+                made = self.plan(epoch)
+                load = lambda i: ahead.submit(self.step, *made[i], [self.seed, epoch, i])  # noqa: B023, E731
+                waiting = load(0)
+                for i in range(len(made)):
+                    seen = waiting.result()
+                    if i + 1 < len(made):
+                        waiting = load(i + 1)
+                    at = epoch * len(made) + i
+                    terms.append(self.learn(seen, at / steps, steps))
+                    bar.update()
+                    if (at + 1) % SAID_EVERY == 0:
+                        ladders, people, kinds, moved, ordered = np.mean(terms[-SAID_EVERY:], 0)
+                        self.report(
+                            f"tuning {at + 1}/{steps}: ladders {ladders:.3f}  people {people:.3f}  kinds {kinds:.3f}  "
+                            f"moved {moved:.3f}  in order {ordered:.3f}"
+                        )
+                self._save(state, epoch + 1)
+        bar.close()
+        net = self.stages.net.state_dict()
+        write_whole(self.out, save({name: tensor.contiguous() for name, tensor in net.items()}))
+        state.unlink(missing_ok=True)
+
+    def _save(self, file: Path, epoch: int) -> None:
+        part = file.with_name(f".{file.name}.part")
+        torch.save(
+            {
+                "epoch": epoch,
+                "net": self.stages.net.state_dict(),
+                "head": self.head.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+            part,
+        )
+        part.replace(file)
+
+
+def ladders_of(rated: RatedSet) -> list[list[int]]:
+    """Rows of each ladder: the pristine picture, and those of rising degradation as they come."""
+    pristine = {
+        reference: row
+        for row, (ladder, reference) in enumerate(zip(rated.ladders, rated.references, strict=True))
+        if not ladder
+    }
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for row, (ladder, reference) in enumerate(zip(rated.ladders, rated.references, strict=True)):
+        if ladder and reference in pristine:
+            found[ladder].append(row)
+    return [[pristine[rated.references[rows[0]]], *rows] for rows in found.values()]
+
+
+def tiles_of(paths: list[Path], rng: np.random.Generator) -> Tensor:
+    """A tile at the same place of pictures of one size, mirrored or not; (N, 3, TILE, TILE), uint8.
+
+    Of `PLACES` it is the one where the last differs most from the first.
+    """
+    pictures = [_read(path)[0] for path in paths]
+    height, width = pictures[0].shape[-2:]
+    if min(height, width) < TILE:
+        raise InputError(
+            f"{paths[0]}: {width} x {height}, and tuning needs pictures of at least {TILE} pixels"
+        )
+    first, last = pictures[0], pictures[-1]
+    places = [
+        (int(rng.integers(0, height - TILE + 1)), int(rng.integers(0, width - TILE + 1)))
+        for _ in range(PLACES if len(paths) > 1 else 1)
+    ]
+
+    def tile(picture: Tensor, top: int, left: int, step: int = 1) -> Tensor:
+        return picture[:, top : top + TILE : step, left : left + TILE : step]
+
+    def difference(place: tuple[int, int]) -> float:
+        return (tile(last, *place, 4).float() - tile(first, *place, 4).float()).abs().mean().item()
+
+    place = max(places, key=difference)
+    found = torch.stack([tile(picture, *place) for picture in pictures])
+    return found.flip(-1) if rng.random() < 0.5 else found
+
+
+def _read(path: Path) -> Tensor:
+    return next(iter(image.read(path)))
