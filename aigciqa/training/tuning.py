@@ -118,14 +118,13 @@ class _Tuning:
         self.stages = cast(Stages, network.backbone)
         self._remember([*photographs.pictures, *synthetic.pictures], network, cache)
         width = len(self.features(torch.zeros(1, 3, TILE, TILE))[0])
+        outputs = 2 + len(kinds)  # quality of a ladder's picture, that of a photograph, and the kind
         self.head = nn.Sequential(
             nn.BatchNorm1d(width, affine=False),
             nn.Linear(width, HIDDEN),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Linear(
-                HIDDEN, 2 + len(kinds)
-            ),  # quality of a ladder's picture, that of a photograph, and the kind
+            nn.Linear(HIDDEN, outputs),
         )
         self.middle = torch.tensor(
             [np.nanmean(one.labels["quality"]) for one in (synthetic, photographs)]
