@@ -121,10 +121,7 @@ def _cut(pixels: Tensor, side: int, step: int) -> Tensor:
 def _pooled(backbone: Any, pixels: Tensor, whole: Tensor, side: int, transform: Transform) -> Tensor:
     """The picture's own features, those of its tiles replaced by those of one window: (windows, D')."""
     step, inner = side // 2, pixels[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-    x = normalise(pixels, transform).to(whole).contiguous(memory_format=torch.channels_last)
-    maps = backbone.net.forward_intermediates(
-        x, indices=backbone.early, stop_early=True, intermediates_only=True
-    )
+    maps = backbone.maps_of_tiles(normalise(pixels, transform).to(whole))
     means, deviations = [], []
     for one in maps:
         stride = round(pixels.shape[-1] / one.shape[-1])

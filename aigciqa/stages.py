@@ -80,10 +80,14 @@ class Stages(nn.Module):
 
     def of_tiles(self, tiles: Tensor) -> Tensor:
         """(N, 3, H, W) tiles to (N, cells * cells, D) of their stages, without scene statistics."""
-        maps = self.net.forward_intermediates(
+        return self._pooled(self.maps_of_tiles(tiles))
+
+    def maps_of_tiles(self, tiles: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) to a map of each stage before the last."""
+        found: list[Tensor] = self.net.forward_intermediates(
             _channels_last(tiles), indices=self.early, stop_early=True, intermediates_only=True
         )
-        return self._pooled(maps)
+        return found
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         last, maps = self.net.forward_intermediates(images)

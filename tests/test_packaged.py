@@ -27,6 +27,7 @@ from aigciqa.training.packaged import (
     tuned,
 )  # fmt: skip
 from aigciqa.training.recipe import DataSource
+from aigciqa.training.rows import open_data
 
 TILED = Transform(resize=64, crop=64, tiles=2)
 
@@ -126,7 +127,8 @@ def test_a_tuned_backbone_does_not_see_what_it_is_judged_by(tmp_path, monkeypatc
         DataSource(str(tmp_path / f"{name}.csv"), score_range=(0.0, 5.0))
         for name in ("photographs", "generated", "synthetic/aligned")
     )
-    apart = kept_out("none", data, tmp_path)
+    learned = recipe("none", EXPERTS["none"]["ladders"], data, tmp_path)
+    apart = {name: split.test for name, split in kept_out(learned, open_data(learned)).items()}
     assert {name: len(rows) for name, rows in apart.items()} == {"photographs": 16, "synthetic": 8}
     given = []
 

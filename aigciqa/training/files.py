@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
@@ -13,6 +14,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name first, so that being killed leaves the old one, or none."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
+
+
+def save_whole(path: Path, state: Any) -> None:
+    """`torch.save` as `write_whole`."""
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save(state, temporary)
     temporary.replace(path)
 
 

@@ -35,20 +35,11 @@ class Ladders:
     def of(cls, rated: RatedSet, scores: Floats, dimension: str) -> "Ladders":
         """Judge (N,) scores of `rated` by its labels of `dimension`."""
         labels = rated.labels[dimension]
-        steps: defaultdict[tuple[str, Any], list[int]] = defaultdict(list)
-        pristine: defaultdict[tuple[str, Any], list[int]] = defaultdict(list)
         pictures: defaultdict[Any, list[int]] = defaultdict(list)
-        for i, (ladder, reference, group) in enumerate(
-            zip(rated.ladders, rated.references, rated.groups, strict=True)
-        ):
-            pictures[rated.pictures[i]].append(i)
-            if ladder:
-                steps[ladder, reference].append(i)
-            else:
-                pristine[group, reference].append(i)
+        for i, picture in enumerate(rated.pictures):
+            pictures[picture].append(i)
         found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        for (_, reference), rows in steps.items():
-            rows = [*pristine[rated.groups[rows[0]], reference], *rows]
+        for rows in rows_of_ladders(rated):
             if len({labels[i] for i in rows}) < 2:  # with a wrong reference all correspond as little
                 continue
             accuracy = pairwise_accuracy(scores[rows], labels[rows])
@@ -95,3 +86,17 @@ class Ladders:
                 f"{'one picture, other reference':{width}}{self.pairs:9}{'':9}{shown(self.rereferenced)}"
             )
         return "\n".join(lines)
+
+
+def rows_of_ladders(rated: RatedSet) -> list[list[int]]:
+    """Of each ladder and reference: the pristine pictures of its group beside that, then its own, as they come."""
+    steps: defaultdict[tuple[str, Any], list[int]] = defaultdict(list)
+    pristine: defaultdict[tuple[str, Any], list[int]] = defaultdict(list)
+    for i, (ladder, reference, group) in enumerate(
+        zip(rated.ladders, rated.references, rated.groups, strict=True)
+    ):
+        if ladder:
+            steps[ladder, reference].append(i)
+        else:
+            pristine[group, reference].append(i)
+    return [[*pristine[rated.groups[rows[0]], reference], *rows] for (_, reference), rows in steps.items()]

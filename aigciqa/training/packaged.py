@@ -31,13 +31,14 @@ from .autoencoder import train_autoencoders
 from .card import model_card
 from .correlation import Floats
 from .crossvalidation import held_out, judge
+from .data import RatedSet
 from .held import of_synthetic, with_appeal
 from .localising import train_map_head
 from .networks import install_networks
 from .photographs import find_photographs
 from .recipe import DataSource, Recipe
-from .rows import by_group, open_data
-from .splits import folds as cut_folds
+from .rows import by_fold, open_data
+from .splits import Split
 from .synthesis import synthesize
 from .trainer import train
 from .tuning import tune
@@ -353,14 +354,10 @@ def recipe(
     )
 
 
-def kept_out(kind: str, data: tuple[DataSource, ...], work: Path) -> dict[str, set[int]]:
-    """Rows of photographs and of synthetic pictures that a tuned backbone does not learn from, a fifth, by group."""
-    made = recipe(kind, EXPERTS[kind]["ladders"], data, work)
-    rated = open_data(made)
-    everything = [range(len(one)) for one in rated]
-    splits = by_group(rated, everything, lambda groups: cut_folds(groups, KEPT_OUT, made.seed)[0])
-    found = dict(zip(SOURCES, splits, strict=False))
-    return {name: set(found[name].test) for name in ("photographs", "synthetic")}
+def kept_out(made: Recipe, rated: Sequence[RatedSet]) -> dict[str, Split]:
+    """Photographs and synthetic pictures that a tuned backbone learns from, and a fifth, by group, that it does not."""
+    found = dict(zip(SOURCES, by_fold(replace(made, folds=KEPT_OUT, fold=0), rated), strict=False))
+    return {name: found[name] for name in ("photographs", "synthetic")}
 
 
 def tuned(kind: str, data: tuple[DataSource, ...], work: Path) -> str:
@@ -370,11 +367,10 @@ def tuned(kind: str, data: tuple[DataSource, ...], work: Path) -> str:
     """
     file = work / f"tuned-{KINDS[kind]}.safetensors"
     if not file.exists():
-        made, apart = recipe(kind, EXPERTS[kind]["ladders"], data, work), kept_out(kind, data, work)
-        rated = dict(zip(SOURCES, open_data(made), strict=False))
+        made = recipe(kind, EXPERTS[kind]["ladders"], data, work)
+        rated = open_data(made)
         photographs, synthetic = (
-            rated[name].subset([row for row in range(len(rated[name])) if row not in apart[name]])
-            for name in ("photographs", "synthetic")
+            rated[SOURCES.index(name)].subset(split.train) for name, split in kept_out(made, rated).items()
         )
         tune(made.config(), made.weights, synthetic, photographs, work / "cache", file)
     return str(file)
@@ -498,8 +494,8 @@ def validate(
     work: Path,
     ratings: Path,
     folds: int,
-    learn: Sequence[str] = SOURCES,
-    weights: str | None = None,
+    learn: Sequence[str],
+    weights: str | None,
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources.
 
@@ -517,14 +513,17 @@ def validate(
     folder = work / "folds" / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}"
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
     changes: dict[str, Any] = {"folds": folds} | ({"weights": weights} if weights else {})
-    unseen = kept_out(kind, data, work) if weights else {}
+    unseen: dict[str, Split] = {}
+    if weights:
+        made = recipe(kind, experts["ladders"], data, work)
+        unseen = kept_out(made, open_data(made))
     tables = []
     for who, expert in experts.items():
         made = recipe(kind, expert, data, work, learn, **changes)
         table = held_out(made, folder / who)
         table = table[table["set"] < judged]
-        for name, rows in unseen.items():
-            table = table[(table["set"] != SOURCES.index(name)) | table["row"].isin(rows)]
+        for name, split in unseen.items():
+            table = table[(table["set"] != SOURCES.index(name)) | table["row"].isin(split.test)]
         tables.append(table.reset_index(drop=True))
     together = tables[0].copy()
     columns = [f"{dimension}_score" for dimension in DIMENSIONS[kind]]

@@ -166,6 +166,16 @@ def by_group(
     return [found[index] for index in range(len(rated))]
 
 
+def by_fold(recipe: Recipe, rated: Sequence[RatedSet]) -> list[Split]:
+    """The recipe's fold of each data set, by group.
+
+    Raises:
+        InputError: as `by_group`.
+    """
+    everything = [range(len(one)) for one in rated]
+    return by_group(rated, everything, lambda of: folds(of, recipe.folds, recipe.seed)[recipe.fold])
+
+
 def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Ints, Ints, Ints, list[str]]:
     """Split every data set, and save the splits in ``folder/splits``.
 
@@ -180,7 +190,7 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
     everything = [range(len(one)) for one in rated]
     splits: list[Split] = []
     if recipe.split == "group" and recipe.folds:
-        splits = by_group(rated, everything, lambda of: folds(of, recipe.folds, recipe.seed)[recipe.fold])
+        splits = by_fold(recipe, rated)
     elif recipe.split == "group" and recipe.test:
         splits = by_group(rated, everything, lambda of: group_split(of, recipe.test, recipe.seed))
     elif recipe.split != "group":

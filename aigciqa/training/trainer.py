@@ -25,7 +25,7 @@ from ..weights import save_checkpoint
 from .correlation import srcc
 from .evaluation import evaluate
 from .feed import Feed, PictureFeed, SharedForward, gathered
-from .files import claimed, write_whole
+from .files import claimed, save_whole, write_whole
 from .initial import initial_network, is_tag
 from .losses import combined
 from .norm import synchronise
@@ -415,9 +415,7 @@ class _Trainer:
             "losses": self.losses,
         }
         if self.main:
-            temporary = self.folder / f".{STATE}.part"
-            torch.save(state, temporary)
-            temporary.replace(self.folder / STATE)
+            save_whole(self.folder / STATE, state)
 
     def load_state(self) -> None:
         if not (self.folder / STATE).exists():

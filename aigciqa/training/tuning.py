@@ -8,12 +8,11 @@ number is small would only be remembered by.
 
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,13 +22,16 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .. import image
+from ..attribution import kept
 from ..config import MetricConfig
 from ..errors import InputError
+from ..model import Network
 from ..stages import Stages
-from ..transform import normalise, preprocess
+from ..transform import normalise, read_views
 from .data import RatedSet
-from .files import write_whole
+from .files import save_whole, write_whole
 from .initial import initial_network
+from .ladders import rows_of_ladders
 from .losses import combined
 from .probing import stored_features
 
@@ -90,31 +92,29 @@ def tune(
     Raises:
         InputError: for pictures that cannot be read, are smaller than `TILE`, or fewer than a step needs.
     """
-    _Tuning(config, weights, synthetic, photographs, cache, out, epochs, seed, report).run()
+    torch.manual_seed(seed)
+    _Tuning((synthetic, photographs), initial_network(config, weights), config, seed, cache).run(
+        out, epochs, report
+    )
 
 
 class _Tuning:
     def __init__(
         self,
+        rated: tuple[RatedSet, RatedSet],
+        network: Network,
         config: MetricConfig,
-        weights: str,
-        synthetic: RatedSet,
-        photographs: RatedSet,
-        cache: Path,
-        out: Path,
-        epochs: int,
         seed: int,
-        report: Callable[[str], None],
+        cache: Path,
     ):
-        self.synthetic, self.photographs, self.config = synthetic, photographs, config
-        self.out, self.epochs, self.seed, self.report = out, epochs, seed, report
+        self.synthetic, self.photographs = synthetic, photographs = rated
+        self.config, self.seed = config, seed
         self.ladders = ladders_of(synthetic)
         if len(self.ladders) < LADDERS or not len(photographs):
             raise InputError(f"tuning needs at least {LADDERS} ladders, and photographs")
         kinds = sorted(set(synthetic.generators))
         self.kinds = np.array([kinds.index(kind) for kind in synthetic.generators])
-        torch.manual_seed(seed)
-        network = initial_network(config, weights).to(memory_format=torch.channels_last).eval()
+        network = network.to(memory_format=torch.channels_last).eval()
         self.stages = cast(Stages, network.backbone)
         self._remember([*photographs.pictures, *synthetic.pictures], network, cache)
         width = len(self.features(torch.zeros(1, 3, TILE, TILE))[0])
@@ -125,7 +125,7 @@ class _Tuning:
             nn.ReLU(),
             nn.Dropout(0.1),
             nn.Linear(HIDDEN, outputs),
-        )
+        ).train()
         self.middle = torch.tensor(
             [np.nanmean(one.labels["quality"]) for one in (synthetic, photographs)]
         ).float()
@@ -141,11 +141,11 @@ class _Tuning:
             fused=True,
         )
 
-    def _remember(self, paths: list[Path], network: Any, cache: Path) -> None:
+    def _remember(self, paths: list[Path], network: Network, cache: Path) -> None:
         """What the network says of whole pictures before it learns."""
         _, features, rows = stored_features(paths, network, self.config, cache, torch.device("cpu"))
         self.paths, self.before, self.rows = paths, features, rows
-        self.width = self.stages.parts[0] * self.stages.cells**2
+        self.width = kept(self.stages)
         some = rows[np.random.default_rng(self.seed).choice(len(rows), min(len(rows), 800), replace=False)]
         self.spread = torch.from_numpy(features[some, : self.width].astype(np.float32).std(0) + FLOOR)
         # photographs and synthetic pictures alike
@@ -154,7 +154,7 @@ class _Tuning:
         self.chance = chance / chance.sum()
 
     def features(self, tiles: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised tiles to (N, D), as the checkpoint's head sees them."""
+        """(N, 3, H, W) normalised tiles to (N, D), what a checkpoint's head sees of their stages."""
         return self.stages.of_tiles(tiles).mean(1)
 
     # -- what a step sees
@@ -184,7 +184,7 @@ class _Tuning:
         for row in photographs:
             tiles.append(tiles_of([self.photographs.pictures[row]], rng))
             labels.append(self.photographs.labels["quality"][row])
-        views = [preprocess(_read(self.paths[i]), self.config.transform)[0, 0] for i in wholes]
+        views = [read_views(self.paths[i], self.config.transform)[0, 0] for i in wholes]
         wanted = self.before[self.rows[wholes], : self.width].astype(np.float32)
         return _Step(
             torch.cat(tiles), torch.tensor(labels).float(), torch.tensor(which), torch.tensor(kinds),
@@ -193,9 +193,8 @@ class _Tuning:
 
     # -- learning
 
-    def learn(self, seen: _Step, progress: float, steps: int) -> list[float]:
-        """One step; the terms of its loss, and the share of ladders in order."""
-        self.head.train()
+    def learn(self, seen: _Step, at: int, steps: int) -> list[float]:
+        """The step of number `at`; the terms of its loss, and the share of ladders in order."""
         count = len(seen.ladders)
         found = self.head(self.features(normalise(seen.tiles, self.config.transform)))
         scores = found[:, :2] + self.middle
@@ -204,11 +203,11 @@ class _Tuning:
         ladders = combined(mine, labels[:count], LOSS, comparable=seen.ladders, margin=1.0)
         people = F.mse_loss(theirs, labels[count:])
         kinds = F.cross_entropy(found[:count, 2:], seen.kinds)
-        said = self.stages.of_whole(seen.wholes)
+        said = self.stages.of_whole(normalise(seen.wholes, self.config.transform))
         moved = ((said - seen.wanted) / self.spread).square().clamp(max=OUTLIER).mean()
         (ladders + PEOPLE * people + KIND * kinds + moved).backward()
         nn.utils.clip_grad_norm_([*self.learning, *self.head.parameters()], CLIP)
-        rate = min(1.0, (progress * steps + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
+        rate = min(1.0, (at + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * at / steps))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
         self.optimizer.step()
@@ -220,8 +219,8 @@ class _Tuning:
             ]
         return [ladders.item(), people.item(), kinds.item(), moved.item(), float(np.mean(ordered))]
 
-    def run(self) -> None:
-        state = self.out.with_suffix(".state")
+    def run(self, out: Path, epochs: int, report: Callable[[str], None]) -> None:
+        state = out.with_suffix(".state")
         begun = 0
         if state.exists():
             saved = torch.load(state, weights_only=True)
@@ -229,11 +228,11 @@ class _Tuning:
             self.stages.net.load_state_dict(saved["net"])
             self.head.load_state_dict(saved["head"])
             self.optimizer.load_state_dict(saved["optimizer"])
-        steps = self.epochs * (len(self.ladders) // LADDERS)
+        steps = epochs * (len(self.ladders) // LADDERS)
         bar = tqdm(total=steps, desc="tuning", disable=not sys.stderr.isatty(), leave=False)
         terms: list[list[float]] = []
         with ThreadPoolExecutor(1) as ahead:  # the next step is put together while this one is learned from
-            for epoch in range(begun, self.epochs):
+            for epoch in range(begun, epochs):
                 torch.manual_seed(self.seed + epoch)
                 made = self.plan(epoch)
                 load = lambda i: ahead.submit(self.step, *made[i], [self.seed, epoch, i])  # noqa: B023, E731
@@ -243,46 +242,27 @@ class _Tuning:
                     if i + 1 < len(made):
                         waiting = load(i + 1)
                     at = epoch * len(made) + i
-                    terms.append(self.learn(seen, at / steps, steps))
+                    terms.append(self.learn(seen, at, steps))
                     bar.update()
                     if (at + 1) % SAID_EVERY == 0:
                         ladders, people, kinds, moved, ordered = np.mean(terms[-SAID_EVERY:], 0)
-                        self.report(
+                        report(
                             f"tuning {at + 1}/{steps}: ladders {ladders:.3f}  people {people:.3f}  kinds {kinds:.3f}  "
                             f"moved {moved:.3f}  in order {ordered:.3f}"
                         )
-                self._save(state, epoch + 1)
+                parts = {"net": self.stages.net, "head": self.head, "optimizer": self.optimizer}
+                save_whole(
+                    state, {"epoch": epoch + 1} | {name: part.state_dict() for name, part in parts.items()}
+                )
         bar.close()
         net = self.stages.net.state_dict()
-        write_whole(self.out, save({name: tensor.contiguous() for name, tensor in net.items()}))
+        write_whole(out, save({name: tensor.contiguous() for name, tensor in net.items()}))
         state.unlink(missing_ok=True)
-
-    def _save(self, file: Path, epoch: int) -> None:
-        part = file.with_name(f".{file.name}.part")
-        torch.save(
-            {
-                "epoch": epoch,
-                "net": self.stages.net.state_dict(),
-                "head": self.head.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            part,
-        )
-        part.replace(file)
 
 
 def ladders_of(rated: RatedSet) -> list[list[int]]:
-    """Rows of each ladder: the pristine picture, and those of rising degradation as they come."""
-    pristine = {
-        reference: row
-        for row, (ladder, reference) in enumerate(zip(rated.ladders, rated.references, strict=True))
-        if not ladder
-    }
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for row, (ladder, reference) in enumerate(zip(rated.ladders, rated.references, strict=True)):
-        if ladder and reference in pristine:
-            found[ladder].append(row)
-    return [[pristine[rated.references[rows[0]]], *rows] for rows in found.values()]
+    """Rows of each ladder that begins with a pristine picture."""
+    return [rows for rows in rows_of_ladders(rated) if not rated.ladders[rows[0]]]
 
 
 def tiles_of(paths: list[Path], rng: np.random.Generator) -> Tensor:
@@ -290,7 +270,7 @@ def tiles_of(paths: list[Path], rng: np.random.Generator) -> Tensor:
 
     Of `PLACES` it is the one where the last differs most from the first.
     """
-    pictures = [_read(path)[0] for path in paths]
+    pictures = [next(iter(image.read(path)))[0] for path in paths]
     height, width = pictures[0].shape[-2:]
     if min(height, width) < TILE:
         raise InputError(
@@ -311,7 +291,3 @@ def tiles_of(paths: list[Path], rng: np.random.Generator) -> Tensor:
     place = max(places, key=difference)
     found = torch.stack([tile(picture, *place) for picture in pictures])
     return found.flip(-1) if rng.random() < 0.5 else found
-
-
-def _read(path: Path) -> Tensor:
-    return next(iter(image.read(path)))
