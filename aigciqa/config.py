@@ -57,6 +57,9 @@ class MetricConfig:
             of every stage, see `aigciqa.stages`.
         cells: with ``"stages"``, maps are pooled in cells x cells parts, so that full reference can compare
             the generated picture with its reference part by part.
+        tile_backbone: whether tiles, which are there then, go through a network of their own, the first stages of
+            `backbone` with other weights, so that it can learn what damage looks like while the one for whole
+            pictures stays as it is.
         hidden: width of the head's hidden layer; None for the papers' width (half of the head's input).
         map_hidden: with tiles and no reference, channels of the head that draws `Metric.explain`'s maps; None when
             there is none.
@@ -79,6 +82,7 @@ class MetricConfig:
     backbone: str
     feature: str = "avg"
     cells: int = 1
+    tile_backbone: bool = False
     hidden: int | None = None
     map_hidden: int | None = None
     dimensions: tuple[str, ...] = ("quality",)
@@ -102,6 +106,7 @@ class MetricConfig:
                 "cells",
                 "1, or up to 8 with feature stages",
             ),
+            (not self.tile_backbone or t.tiles > 0, "tile_backbone", "false without tiles"),
             (self.hidden is None or 1 <= self.hidden <= 65536, "hidden", "null, or 1 to 65536"),
             (
                 self.map_hidden is None

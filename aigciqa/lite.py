@@ -57,8 +57,13 @@ class EfficientNetLite0(nn.Module):
                 channels = out
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head = Convolution(channels, HEAD, 1)
-        self.bn2 = Activated(HEAD)
+        self.conv_head: nn.Module = Convolution(channels, HEAD, 1)
+        self.bn2: nn.Module = Activated(HEAD)
+
+    def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
+        """Leave out what is behind the last of these stages."""
+        del self.blocks[ENDS[max(indices)] + 1 :]
+        self.conv_head, self.bn2 = nn.Identity(), nn.Identity()
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 1280, H / 32, W / 32), sizes rounded up."""

@@ -34,18 +34,22 @@ class Stages(nn.Module):
     Args:
         net: timm architecture without its classifier.
         config: says how many tiles and cells.
+        tile_net: another of the same, of which the stages before the last see the tiles; None for `net` itself.
 
     Raises:
         CheckpointError: for an architecture that does not give its stages.
     """
 
-    def __init__(self, net: Any, config: MetricConfig):
+    def __init__(self, net: Any, config: MetricConfig, tile_net: Any = None):
         super().__init__()
         self.net, self.cells, self.transform = net, config.cells, config.transform
         if not hasattr(net, "forward_intermediates"):
             raise CheckpointError(f"timm does not give the stages of {config.backbone}")
         channels = [int(stage["num_chs"]) for stage in net.feature_info]
         self.early = list(range(len(channels) - 1))
+        self.tile_net = tile_net
+        if tile_net is not None:
+            tile_net.prune_intermediate_layers(self.early)
         self.has_more = net.num_features != channels[-1]
         late = [channels[-1], int(net.num_features)][: 1 + self.has_more]
         self.parts: tuple[int, ...] = (2 * sum(channels[:-1] + late),)
@@ -84,7 +88,8 @@ class Stages(nn.Module):
 
     def maps_of_tiles(self, tiles: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to a map of each stage before the last."""
-        found: list[Tensor] = self.net.forward_intermediates(
+        net = self.net if self.tile_net is None else self.tile_net
+        found: list[Tensor] = net.forward_intermediates(
             _channels_last(tiles), indices=self.early, stop_early=True, intermediates_only=True
         )
         return found

@@ -26,6 +26,7 @@ def test_round_trip(backbone, reference):
         ({"feature": "cls"}, "feature must be one of avg, token, stages"),
         ({"hidden": 10**9}, "hidden has the wrong type|hidden must be"),
         ({"hidden": True}, "hidden has the wrong type"),
+        ({"tile_backbone": True}, "tile_backbone must be false without tiles"),
         ({"map_hidden": 8}, "map_hidden must be null, or with tiles and no reference"),
         ({"dimensions": []}, "dimensions must be"),
         ({"dimensions": ["quality", "quality"]}, "dimensions must be"),
@@ -68,14 +69,16 @@ def test_what_goes_beyond_the_papers_is_written_and_read():
     assert MetricConfig.from_json(config.to_json()) == config
     assert config.transform.views == 65
     assert tiny_config().transform.views == 1
-    tiny_config(feature="stages", transform=Transform(32, 32, tiles=1))  # the smallest with tiles
+    tiny_config(
+        feature="stages", transform=Transform(32, 32, tiles=1), tile_backbone=True
+    )  # the smallest with tiles
     tiny_config(feature="stages", transform=Transform(31, 31))
 
 
 def test_a_config_from_before_tiles_and_cells_is_the_papers():
     config = paper_config("resnet50", "full")
     data = json.loads(config.to_json())
-    del data["cells"], data["bounded"], data["transform"]["tiles"]
+    del data["cells"], data["tile_backbone"], data["bounded"], data["transform"]["tiles"]
     assert MetricConfig.from_json(json.dumps(data)) == config
     assert (config.cells, config.transform.tiles, config.transform.views) == (1, 0, 1)
     assert not config.bounded

@@ -29,7 +29,9 @@ CONFIGS = {
     "none": tiny_config("none"),  # the papers' networks, tiny
     "full": tiny_config("full"),
     "token": tiny_config("full", backbone="test_vit", feature="token", transform=Transform(170, 160)),
-    "stages": tiny_config("full", feature="stages", cells=2, transform=Transform(72, 64, tiles=2)),
+    "stages": tiny_config(
+        "full", feature="stages", cells=2, transform=Transform(72, 64, tiles=2), tile_backbone=True
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """The packaged checkpoints' backbone against timm's, from which its weights come."""
 
+import copy
 import subprocess
 import sys
 
@@ -46,6 +47,19 @@ def test_features_are_those_of_timm(both, size):
             strict=True,
         ):
             assert torch.equal(found, expected)
+
+
+def test_pruned_it_keeps_what_timm_keeps(both):
+    pruned = copy.deepcopy(both)
+    for net in pruned:
+        net.prune_intermediate_layers([0, 2])
+    assert list(pruned[0].state_dict()) == list(pruned[1].state_dict())
+    wanted = {"indices": [0, 2], "stop_early": True, "intermediates_only": True}
+    images = torch.rand(2, 3, 65, 97)
+    with torch.inference_mode():
+        found, theirs, before = (net.forward_intermediates(images, **wanted) for net in (*pruned, both[0]))
+    assert all(map(torch.equal, found, theirs))
+    assert all(map(torch.equal, found, before))
 
 
 def test_gradients_and_batch_statistics_are_those_of_timm(both):

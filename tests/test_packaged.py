@@ -20,11 +20,11 @@ from aigciqa.training.packaged import (
     STRETCHED,
     accuracy,
     averaged,
+    backbone,
     kept_out,
     recipe,
     shares,
     stretched,
-    tuned,
 )  # fmt: skip
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.rows import open_data
@@ -113,7 +113,7 @@ def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
     )
 
 
-def test_a_tuned_backbone_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch):
+def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch):
     """A fifth of photographs and of synthetic pictures, by whole groups; and nothing of generated pictures."""
     (tmp_path / "synthetic").mkdir()
     for name, groups in (("photographs", 40), ("generated", 5), ("empty", 5), ("synthetic/aligned", 20)):
@@ -132,15 +132,18 @@ def test_a_tuned_backbone_does_not_see_what_it_is_judged_by(tmp_path, monkeypatc
     assert {name: len(rows) for name, rows in apart.items()} == {"photographs": 16, "synthetic": 8}
     given = []
 
-    def tune(config, weights, synthetic, photographs, cache, out):
-        given.append((weights, synthetic, photographs))
-        out.write_bytes(b"")
+    def tune(config, weights, synthetic, photographs, out):
+        given.append((config, weights, synthetic, photographs))
+        out.mkdir()
 
     monkeypatch.setattr(packaged, "tune", tune)
-    made = tuned("none", data, tmp_path)
-    assert tuned("none", data, tmp_path) == made  # made once
-    [(weights, synthetic, photographs)] = given
+    made = backbone("none", data, tmp_path)
+    assert backbone("none", data, tmp_path) == made  # made once
+    assert backbone("full", data, tmp_path) == {}
+    [(config, weights, synthetic, photographs)] = given
+    assert config.tile_backbone
     assert weights == str(tmp_path / IMAGENET)
+    assert made == {"tile_backbone": True, "weights": str(tmp_path / "tuned-nr")}
     assert (len(photographs), len(synthetic)) == (64, 32)
     for name, rated in (("photographs", photographs), ("synthetic/aligned", synthetic)):
         number = "synthetic" if "/" in name else name

@@ -168,6 +168,31 @@ def test_with_tiles_the_whole_gives_the_last_maps_and_tiles_the_rest(backbone, e
         close(network.inputs(found), summary)
 
 
+@BACKBONES
+def test_tiles_can_have_a_network_of_their_own(backbone, early, late):
+    """Whole pictures as a plain network sees them, tiles as another does."""
+    transform = Transform(64, 64, tiles=2)
+    config = tiny_config(backbone=backbone, feature="stages", transform=transform)
+    torch.manual_seed(0)
+    network = Network(config.with_(tile_backbone=True))
+    one, other = lively(config), Network(config)
+    other.load_state_dict(one.state_dict())
+    for tensor in other.parameters():
+        tensor.data += 0.05 * tensor.std(correction=0) * torch.randn_like(tensor)
+    wanted, states = network.state_dict(), (one.state_dict(), other.state_dict())
+    tiles = {name: name.replace("tile_net", "net") for name in wanted if ".tile_net." in name}
+    assert 0 < len(tiles) < sum(".net." in name for name in wanted)  # its last stage is not there
+    network.load_state_dict(states[0] | {name: states[1][of_net] for name, of_net in tiles.items()})
+    x = coarse(2, 5)
+    with torch.no_grad():
+        found, a, b = (n.eval().features(x) for n in (network, one, other))
+    whole = 2 * late
+    assert torch.allclose(found[:, :whole], a[:, :whole], atol=1e-5)
+    assert torch.allclose(found[:, whole:], b[:, whole:], atol=1e-5)
+    assert (a - b)[:, whole:].abs().max() > 1e-3
+    assert network.parts == one.parts == (whole, 2 * early, 6 * STATISTICS)
+
+
 def test_cells_change_the_deviations_only():
     x = torch.rand(3, 3, 64, 64) * 4 - 2
     one, four = (Network(tiny_config(feature="stages", cells=cells)).eval() for cells in (1, 2))

@@ -12,6 +12,8 @@ from ..errors import CheckpointError, InputError
 from ..model import Network
 from ..weights import load_weights, parse_source
 
+NET, TILES = "backbone.net.", "backbone.tile_net."
+
 
 def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] | None = None) -> Network:
     """A network with a random head and the backbone that `weights` names.
@@ -51,6 +53,8 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
         found = load_weights(source.weights(theirs))
         if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
             found = {k: v for k, v in found.items() if not k.startswith("head.")}  # of another scale
+    if not any(k.startswith(TILES) for k in found):  # then a network for tiles begins as the other
+        found = found | {TILES + k.removeprefix(NET): v for k, v in found.items() if k.startswith(NET)}
     fitting = {k: v.float() if v.is_floating_point() else v for k, v in found.items() if k in wanted}
     lacking = {k for k in wanted if k.startswith("backbone.")} - fitting.keys()
     other = {k for k, v in fitting.items() if k.startswith("backbone.") and v.shape != wanted[k].shape}
@@ -93,4 +97,4 @@ def _pretrained(tag: str) -> Mapping[str, Tensor]:
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"backbone.net.{k}": v for k, v in state.items()}
+    return {NET + k: v for k, v in state.items()}

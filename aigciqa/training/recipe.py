@@ -54,6 +54,8 @@ class Recipe:
         crop: side of the crop in pixels; None for the backbone's.
         tiles: crops per side at native resolution, seen beside the whole picture; 0 for none.
         cells: per side, that stages are pooled to, see `aigciqa.config.MetricConfig`.
+        tile_backbone: tiles go through a network of their own, likewise; it starts from what `weights` has for it, or
+            from the backbone's own stages.
         mean: of normalisation; None for ImageNet's.
         std: of normalisation; None for ImageNet's.
         dimensions: what to predict. A data set may lack some.
@@ -114,6 +116,7 @@ class Recipe:
     crop: int | None = None
     tiles: int = 0
     cells: int = 1
+    tile_backbone: bool = False
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     dimensions: tuple[str, ...] = ("quality",)
@@ -211,7 +214,8 @@ class Recipe:
         else:
             config = MetricConfig(reference=self.reference, backbone=self.backbone, **changes)
         given = {k: getattr(self, k) for k in ("resize", "crop", "tiles", "mean", "std")}
-        return config.with_(transform=replace(config.transform, **{k: v for k, v in given.items() if v}))
+        transform = replace(config.transform, **{k: v for k, v in given.items() if v})
+        return config.with_(transform=transform, tile_backbone=self.tile_backbone)
 
     def to_yaml(self) -> str:
         """As `read_recipe` reads it."""

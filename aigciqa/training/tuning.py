@@ -1,9 +1,9 @@
-"""Teaching EfficientNet-Lite0 what damage looks like, from one tile of each picture.
+"""Teaching the network that sees the tiles what damage looks like, on one tile of each picture.
 
 All views of all pictures, there and back, would take over an hour an epoch on two cores. A tile at one place of all
 pictures of a ladder is enough to compare them, and stages near the pixels cost most and have least to learn, so they
-stay as they are. So does what the network says of whole pictures: that is about content, which photographs whose
-number is small would only be remembered by.
+stay as they are. So does the network that sees whole pictures: it is about content, and photographs whose number is
+small would only be remembered by it.
 """
 
 import math
@@ -16,48 +16,41 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from .. import image
-from ..attribution import kept
 from ..config import MetricConfig
 from ..errors import InputError
-from ..model import Network
 from ..stages import Stages
-from ..transform import normalise, read_views
+from ..transform import normalise
+from ..weights import save_checkpoint
 from .data import RatedSet
-from .files import save_whole, write_whole
+from .files import save_whole
 from .initial import initial_network
 from .ladders import rows_of_ladders
 from .losses import combined
-from .probing import stored_features
 
 TILE = 160  # pixels
 PLACES = 4  # of a ladder, of which the one that its last step changes most is shown
-LADDERS, PHOTOGRAPHS, WHOLE = 8, 8, 6  # of a step
-FIXED = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")  # tensors that stay as they are
+LADDERS, PHOTOGRAPHS = 8, 8  # of a step
+FIXED = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")  # tensors of EfficientNet-Lite0 that stay as they are
 RATE, HEAD_RATE, DECAY, CLIP, WARM_UP = 1e-3, 2e-3, 0.02, 5.0, 100
 LOSS = {"mse": 0.3, "rank": 1.0}  # of ladders
 PEOPLE, KIND = 0.3, 0.2  # weights of the squared error of photographs, and of the cross entropy of kinds
 HIDDEN = 128
-FLOOR = 0.02  # of a feature's deviation, by which its error is divided
-OUTLIER = 25.0  # of such an error, squared
 SAID_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What one step sees; pictures are uint8."""
+    """What one step sees."""
 
-    tiles: Tensor  # (N, 3, TILE, TILE), ladders first, then photographs
+    tiles: Tensor  # (N, 3, TILE, TILE), uint8, ladders first, then photographs
     labels: Tensor  # (N,)
     ladders: Tensor  # (of ladders,) which
     kinds: Tensor  # (of ladders,)
-    wholes: Tensor  # (WHOLE, 3, crop, crop)
-    wanted: Tensor  # (WHOLE, D) what the network said of these before
 
 
 def tune(
@@ -65,26 +58,23 @@ def tune(
     weights: str,
     synthetic: RatedSet,
     photographs: RatedSet,
-    cache: Path,
     out: Path,
     *,
     epochs: int = 5,
     seed: int = 1,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Fine-tune a backbone, and write its tensors for `Recipe.weights`.
+    """Fine-tune the network for tiles, and write a checkpoint whose backbone `Recipe.weights` takes.
 
-    It learns from tiles how good the pictures of a ladder are, of which kind their damage is, and what people said of
-    photographs; of whole pictures it is to go on saying what it said. Started again after it was stopped, it goes on
-    after the last whole epoch.
+    It learns how good the pictures of a ladder are, of which kind their damage is, and what people said of
+    photographs. Started again after it was stopped, it goes on after the last whole epoch.
 
     Args:
-        config: of EfficientNet-Lite0 with tiles.
+        config: with a tile backbone, of EfficientNet-Lite0.
         weights: see `Recipe.weights`.
         synthetic: pictures in ladders, with labels of quality.
         photographs: with labels of quality.
-        cache: folder of features, see `stored_features`.
-        out: a safetensors file.
+        out: folder of the checkpoint, which appears when it is done. Its head is random.
         epochs: passes over the ladders.
         seed: of everything random.
         report: called with each line for the user.
@@ -93,45 +83,35 @@ def tune(
         InputError: for pictures that cannot be read, are smaller than `TILE`, or fewer than a step needs.
     """
     torch.manual_seed(seed)
-    _Tuning((synthetic, photographs), initial_network(config, weights), config, seed, cache).run(
-        out, epochs, report
-    )
+    _Tuning(synthetic, photographs, config, weights, seed).run(out, epochs, report)
 
 
 class _Tuning:
     def __init__(
-        self,
-        rated: tuple[RatedSet, RatedSet],
-        network: Network,
-        config: MetricConfig,
-        seed: int,
-        cache: Path,
+        self, synthetic: RatedSet, photographs: RatedSet, config: MetricConfig, weights: str, seed: int
     ):
-        self.synthetic, self.photographs = synthetic, photographs = rated
-        self.config, self.seed = config, seed
+        self.synthetic, self.photographs, self.seed = synthetic, photographs, seed
         self.ladders = ladders_of(synthetic)
         if len(self.ladders) < LADDERS or not len(photographs):
             raise InputError(f"tuning needs at least {LADDERS} ladders, and photographs")
         kinds = sorted(set(synthetic.generators))
         self.kinds = np.array([kinds.index(kind) for kind in synthetic.generators])
-        network = network.to(memory_format=torch.channels_last).eval()
-        self.stages = cast(Stages, network.backbone)
-        self._remember([*photographs.pictures, *synthetic.pictures], network, cache)
-        width = len(self.features(torch.zeros(1, 3, TILE, TILE))[0])
-        outputs = 2 + len(kinds)  # quality of a ladder's picture, that of a photograph, and the kind
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(width, affine=False),
-            nn.Linear(width, HIDDEN),
+        self.config = config.with_(hidden=1)  # a head that no recipe takes over
+        self.network = initial_network(self.config, weights).to(memory_format=torch.channels_last).eval()
+        self.stages = cast(Stages, self.network.backbone)
+        self.head = nn.Sequential(  # quality of a ladder's picture, that of a photograph, and the kind
+            nn.BatchNorm1d(self.stages.parts[1], affine=False),
+            nn.Linear(self.stages.parts[1], HIDDEN),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Linear(HIDDEN, outputs),
-        ).train()
+            nn.Linear(HIDDEN, 2 + len(kinds)),
+        )
         self.middle = torch.tensor(
             [np.nanmean(one.labels["quality"]) for one in (synthetic, photographs)]
         ).float()
-        for name, tensor in self.stages.net.named_parameters():
+        for name, tensor in self.stages.tile_net.named_parameters():
             tensor.requires_grad_(not name.startswith(FIXED))
-        self.learning = [p for p in self.stages.net.parameters() if p.requires_grad]
+        self.learning = [p for p in self.stages.tile_net.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": self.learning, "base": RATE},
@@ -141,38 +121,21 @@ class _Tuning:
             fused=True,
         )
 
-    def _remember(self, paths: list[Path], network: Network, cache: Path) -> None:
-        """What the network says of whole pictures before it learns."""
-        _, features, rows = stored_features(paths, network, self.config, cache, torch.device("cpu"))
-        self.paths, self.before, self.rows = paths, features, rows
-        self.width = kept(self.stages)
-        some = rows[np.random.default_rng(self.seed).choice(len(rows), min(len(rows), 800), replace=False)]
-        self.spread = torch.from_numpy(features[some, : self.width].astype(np.float32).std(0) + FLOOR)
-        # photographs and synthetic pictures alike
-        count = len(self.photographs)
-        chance = np.repeat([0.5 / count, 0.5 / (len(paths) - count)], [count, len(paths) - count])
-        self.chance = chance / chance.sum()
-
-    def features(self, tiles: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised tiles to (N, D), what a checkpoint's head sees of their stages."""
-        return self.stages.of_tiles(tiles).mean(1)
-
     # -- what a step sees
 
-    def plan(self, epoch: int) -> list[tuple[list[int], list[int], list[int]]]:
-        """Of each step of an epoch: ladders, photographs, and pictures that are seen whole."""
+    def plan(self, epoch: int) -> list[tuple[list[int], list[int]]]:
+        """Of each step of an epoch: ladders, and photographs."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.ladders))
         return [
             (
                 order[start : start + LADDERS].tolist(),
                 rng.integers(0, len(self.photographs), PHOTOGRAPHS).tolist(),
-                rng.choice(len(self.paths), WHOLE, p=self.chance).tolist(),
             )
             for start in range(0, len(order) - LADDERS + 1, LADDERS)
         ]
 
-    def step(self, ladders: list[int], photographs: list[int], wholes: list[int], seed: list[int]) -> _Step:
+    def step(self, ladders: list[int], photographs: list[int], seed: list[int]) -> _Step:
         rng = np.random.default_rng(seed)
         tiles, labels, which, kinds = [], [], [], []
         for number, ladder in enumerate(ladders):
@@ -184,28 +147,22 @@ class _Tuning:
         for row in photographs:
             tiles.append(tiles_of([self.photographs.pictures[row]], rng))
             labels.append(self.photographs.labels["quality"][row])
-        views = [read_views(self.paths[i], self.config.transform)[0, 0] for i in wholes]
-        wanted = self.before[self.rows[wholes], : self.width].astype(np.float32)
-        return _Step(
-            torch.cat(tiles), torch.tensor(labels).float(), torch.tensor(which), torch.tensor(kinds),
-            torch.stack(views), torch.from_numpy(wanted),
-        )  # fmt: skip
+        return _Step(torch.cat(tiles), torch.tensor(labels).float(), torch.tensor(which), torch.tensor(kinds))
 
     # -- learning
 
     def learn(self, seen: _Step, at: int, steps: int) -> list[float]:
         """The step of number `at`; the terms of its loss, and the share of ladders in order."""
         count = len(seen.ladders)
-        found = self.head(self.features(normalise(seen.tiles, self.config.transform)))
+        tiles = normalise(seen.tiles, self.config.transform)
+        found = self.head(self.stages.of_tiles(tiles).mean(1))  # what a checkpoint's head sees of them
         scores = found[:, :2] + self.middle
         mine, theirs = scores[:count, :1], scores[count:, 1:]
         labels = seen.labels[:, None]
         ladders = combined(mine, labels[:count], LOSS, comparable=seen.ladders, margin=1.0)
         people = F.mse_loss(theirs, labels[count:])
         kinds = F.cross_entropy(found[:count, 2:], seen.kinds)
-        said = self.stages.of_whole(normalise(seen.wholes, self.config.transform))
-        moved = ((said - seen.wanted) / self.spread).square().clamp(max=OUTLIER).mean()
-        (ladders + PEOPLE * people + KIND * kinds + moved).backward()
+        (ladders + PEOPLE * people + KIND * kinds).backward()
         nn.utils.clip_grad_norm_([*self.learning, *self.head.parameters()], CLIP)
         rate = min(1.0, (at + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * at / steps))
         for group in self.optimizer.param_groups:
@@ -217,17 +174,17 @@ class _Tuning:
                 bool((mine[at, 0][labels[:count][at, 0].argsort()].diff() > 0).all())
                 for at in (seen.ladders == number for number in range(LADDERS))
             ]
-        return [ladders.item(), people.item(), kinds.item(), moved.item(), float(np.mean(ordered))]
+        return [ladders.item(), people.item(), kinds.item(), float(np.mean(ordered))]
 
     def run(self, out: Path, epochs: int, report: Callable[[str], None]) -> None:
+        parts = {"net": self.stages.tile_net, "head": self.head, "optimizer": self.optimizer}
         state = out.with_suffix(".state")
         begun = 0
         if state.exists():
             saved = torch.load(state, weights_only=True)
             begun = saved["epoch"]
-            self.stages.net.load_state_dict(saved["net"])
-            self.head.load_state_dict(saved["head"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
         steps = epochs * (len(self.ladders) // LADDERS)
         bar = tqdm(total=steps, desc="tuning", disable=not sys.stderr.isatty(), leave=False)
         terms: list[list[float]] = []
@@ -245,18 +202,16 @@ class _Tuning:
                     terms.append(self.learn(seen, at, steps))
                     bar.update()
                     if (at + 1) % SAID_EVERY == 0:
-                        ladders, people, kinds, moved, ordered = np.mean(terms[-SAID_EVERY:], 0)
+                        ladders, people, kinds, ordered = np.mean(terms[-SAID_EVERY:], 0)
                         report(
                             f"tuning {at + 1}/{steps}: ladders {ladders:.3f}  people {people:.3f}  kinds {kinds:.3f}  "
-                            f"moved {moved:.3f}  in order {ordered:.3f}"
+                            f"in order {ordered:.3f}"
                         )
-                parts = {"net": self.stages.net, "head": self.head, "optimizer": self.optimizer}
                 save_whole(
                     state, {"epoch": epoch + 1} | {name: part.state_dict() for name, part in parts.items()}
                 )
         bar.close()
-        net = self.stages.net.state_dict()
-        write_whole(out, save({name: tensor.contiguous() for name, tensor in net.items()}))
+        save_checkpoint(out, self.config, self.network.state_dict())
         state.unlink(missing_ok=True)
 
 
