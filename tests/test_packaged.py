@@ -137,6 +137,7 @@ def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch
         out.mkdir()
 
     monkeypatch.setattr(packaged, "tune", tune)
+    monkeypatch.setattr(packaged, "TUNED", ("none",))
     made = backbone("none", data, tmp_path)
     assert backbone("none", data, tmp_path) == made  # made once
     assert backbone("full", data, tmp_path) == {}

@@ -61,11 +61,12 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
 EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60}  # in a batch
-MAP_HIDDEN = 88  # channels of the head that draws maps
+MAP_HIDDEN = 96  # channels of the head that draws maps
 UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
-TUNED = ("none",)  # kinds of reference whose tiles are seen by a network that is fine-tuned, see `tuning`
+# kinds of reference whose tiles are seen by a network that is fine-tuned, see `tuning`; docs/accuracy.md says why none
+TUNED: tuple[str, ...] = ()
 KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from that network
 PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
 
@@ -112,18 +113,18 @@ PEOPLE = (1.0, 32.0, 0.0)
 LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.3}, PEOPLE, 2, 40, compressed=1.0),
+        "people": Expert({"quality": 0.3}, PEOPLE, 3, 48, compressed=1.0),
         "ladders": Expert(
             {"quality": 0.35},
             (1.0, 32.0, 0.1),
-            3,
-            44,
+            4,
+            48,
             {"mse": 1.0, "rank": 0.6},
             20,
             directions=1200,
             quality_as={"authenticity": 1.0},
         ),
-        "generated": Expert({"quality": 0.35, "authenticity": 0.5}, (0.0, 32.0, 0.0), 2, 32, empty=0.0),
+        "generated": Expert({"quality": 0.35, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
         "looks": LOOKS,
     },
     "full": {
@@ -185,7 +186,7 @@ STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.9.0", "full": "v0.6.0", "partial": "v0.6.0"}
+REVISIONS = {"none": "v0.8.0", "full": "v0.6.0", "partial": "v0.6.0"}
 
 # -- data
 
