@@ -34,12 +34,9 @@ class Network(nn.Module):
         super().__init__()
         self.reference = config.reference
         self.compares = config.reference == "full" and config.feature == "stages"
-        net, *more = (
-            architecture(config.backbone, config.feature, config.transform.crop)
-            for _ in range(1 + config.tile_backbone)
-        )
+        net = architecture(config.backbone, config.feature, config.transform.crop)
         self.backbone: Backbone | Stages = (
-            Stages(net, config, *more) if config.feature == "stages" else Backbone(net, config.feature)
+            Stages(net, config) if config.feature == "stages" else Backbone(net, config.feature)
         )
         self.width: int = self.backbone.width  # of `features`
         self.parts = self.backbone.parts * {"full": 2 + self.compares}.get(config.reference, 1)

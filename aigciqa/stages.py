@@ -1,5 +1,6 @@
 """What goes beyond the papers: every stage of the backbone, crops at native resolution, natural scene statistics."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -33,23 +34,23 @@ class Stages(nn.Module):
 
     Args:
         net: timm architecture without its classifier.
-        config: says how many tiles and cells.
-        tile_net: another of the same, of which the stages before the last see the tiles; None for `net` itself.
+        config: says how many tiles and cells, and whether tiles have a network of their own, which begins as the
+            stages of `net`.
 
     Raises:
         CheckpointError: for an architecture that does not give its stages.
     """
 
-    def __init__(self, net: Any, config: MetricConfig, tile_net: Any = None):
+    def __init__(self, net: Any, config: MetricConfig):
         super().__init__()
         self.net, self.cells, self.transform = net, config.cells, config.transform
         if not hasattr(net, "forward_intermediates"):
             raise CheckpointError(f"timm does not give the stages of {config.backbone}")
         channels = [int(stage["num_chs"]) for stage in net.feature_info]
         self.early = list(range(len(channels) - 1))
-        self.tile_net = tile_net
-        if tile_net is not None:
-            tile_net.prune_intermediate_layers(self.early)
+        self.tile_net: Any = copy.deepcopy(net) if config.tile_backbone else None
+        if self.tile_net is not None:
+            self.tile_net.prune_intermediate_layers(self.early)
         self.has_more = net.num_features != channels[-1]
         late = [channels[-1], int(net.num_features)][: 1 + self.has_more]
         self.parts: tuple[int, ...] = (2 * sum(channels[:-1] + late),)

@@ -20,11 +20,11 @@ from aigciqa.training.packaged import (
     STRETCHED,
     accuracy,
     averaged,
-    backbone,
     kept_out,
     recipe,
     shares,
     stretched,
+    tuned,
 )  # fmt: skip
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.rows import open_data
@@ -137,14 +137,12 @@ def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch
         out.mkdir()
 
     monkeypatch.setattr(packaged, "tune", tune)
-    monkeypatch.setattr(packaged, "TUNED", ("none",))
-    made = backbone("none", data, tmp_path)
-    assert backbone("none", data, tmp_path) == made  # made once
-    assert backbone("full", data, tmp_path) == {}
+    made = tuned("none", data, tmp_path)
+    assert tuned("none", data, tmp_path) == made  # made once
     [(config, weights, synthetic, photographs)] = given
     assert config.tile_backbone
     assert weights == str(tmp_path / IMAGENET)
-    assert made == {"tile_backbone": True, "weights": str(tmp_path / "tuned-nr")}
+    assert made == str(tmp_path / "tuned-nr")
     assert (len(photographs), len(synthetic)) == (64, 32)
     for name, rated in (("photographs", photographs), ("synthetic/aligned", synthetic)):
         number = "synthetic" if "/" in name else name

@@ -182,6 +182,7 @@ def test_tiles_can_have_a_network_of_their_own(backbone, early, late):
     wanted, states = network.state_dict(), (one.state_dict(), other.state_dict())
     tiles = {name: name.replace("tile_net", "net") for name in wanted if ".tile_net." in name}
     assert 0 < len(tiles) < sum(".net." in name for name in wanted)  # its last stage is not there
+    assert all(torch.equal(wanted[name], wanted[of_net]) for name, of_net in tiles.items())  # it begins so
     network.load_state_dict(states[0] | {name: states[1][of_net] for name, of_net in tiles.items()})
     x = coarse(2, 5)
     with torch.no_grad():

