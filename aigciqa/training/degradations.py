@@ -193,6 +193,17 @@ def overexposure(pixels: Pixels, severity: float, rng: Rng) -> Pixels:
     return as_pixels(pixels * np.float32(1 + power(severity, 0.2, 1.9)) + np.float32(20 * severity))
 
 
+def underexposure(pixels: Pixels, severity: float, rng: Rng) -> Pixels:
+    """Dim, shadows drowned in black."""
+    return as_pixels(pixels * np.float32(1 - power(severity, 0.3, 0.85)) - np.float32(6 * severity))
+
+
+def harsh_contrast(pixels: Pixels, severity: float, rng: Rng) -> Pixels:
+    """Lights and shadows both driven to the ends, and what lies beyond cut off."""
+    middle = luma(pixels).mean()
+    return as_pixels(middle + (pixels - middle) * (1 + power(severity, 0.45, 4)))
+
+
 # -- noise and compression
 
 
@@ -259,8 +270,8 @@ DEGRADATIONS: dict[str, Degradation] = {
         structural.misplaced_parts, structural.erased_texture, structural.repeated_texture,
         structural.scrambled_details, checkerboard, grid, noise_residue, seams, ghosting, pixel_jitter, oversmooth,
         gaussian_blur, motion_blur, oversharpen, enlarged_nearest, enlarged_bicubic, enlarged_sharpened, colour_cast,
-        oversaturation, desaturation, posterise, contrast_loss, overexposure, white_noise, chroma_noise, jpeg, webp,
-        combined,
+        oversaturation, desaturation, posterise, contrast_loss, harsh_contrast, overexposure, underexposure, white_noise,
+        chroma_noise, jpeg, webp, combined,
     )
 }  # fmt: skip
 
