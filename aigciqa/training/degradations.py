@@ -270,8 +270,8 @@ DEGRADATIONS: dict[str, Degradation] = {
         structural.misplaced_parts, structural.erased_texture, structural.repeated_texture,
         structural.scrambled_details, checkerboard, grid, noise_residue, seams, ghosting, pixel_jitter, oversmooth,
         gaussian_blur, motion_blur, oversharpen, enlarged_nearest, enlarged_bicubic, enlarged_sharpened, colour_cast,
-        oversaturation, desaturation, posterise, contrast_loss, harsh_contrast, overexposure, underexposure, white_noise,
-        chroma_noise, jpeg, webp, combined,
+        oversaturation, desaturation, posterise, contrast_loss, harsh_contrast, overexposure, underexposure,
+        white_noise, chroma_noise, jpeg, webp, combined,
     )
 }  # fmt: skip
 
