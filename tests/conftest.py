@@ -1,4 +1,5 @@
 import os
+import signal
 import tempfile
 from multiprocessing import parent_process
 from pathlib import Path
@@ -17,6 +18,9 @@ if parent_process() is None:
         "HF_HUB_ETAG_TIMEOUT": "5",
     }
     os.environ.pop("HF_TOKEN", None)
+    # A shell without job control starts what it puts in the background with SIGINT ignored, which the processes
+    # that tests interrupt would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
