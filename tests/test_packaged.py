@@ -11,21 +11,10 @@ from PIL import Image
 
 from aigciqa.config import Transform
 from aigciqa.model import Network
-from aigciqa.training import packaged
-from aigciqa.training.packaged import (
-    DIMENSIONS,
-    EXPERTS,
-    IMAGENET,
-    SOURCES,
-    STRETCHED,
-    accuracy,
-    averaged,
-    kept_out,
-    recipe,
-    shares,
-    stretched,
-    tuned,
-)  # fmt: skip
+from aigciqa.training.packaged import experts
+from aigciqa.training.packaged.checkpoint import STRETCHED, accuracy, averaged, stretched
+from aigciqa.training.packaged.data import IMAGENET, SOURCES
+from aigciqa.training.packaged.experts import DIMENSIONS, EXPERTS, kept_out, recipe, shares, tuned
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.rows import open_data
 
@@ -136,7 +125,7 @@ def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch
         given.append((config, weights, synthetic, photographs))
         out.mkdir()
 
-    monkeypatch.setattr(packaged, "tune", tune)
+    monkeypatch.setattr(experts, "tune", tune)
     made = tuned("none", data, tmp_path)
     assert tuned("none", data, tmp_path) == made  # made once
     [(config, weights, synthetic, photographs)] = given

@@ -1,0 +1,1 @@
+"""How the packaged checkpoints are made: ``python -m aigciqa.training.packaged --help``."""
