@@ -1,20 +1,24 @@
 """What makes the packaged checkpoints, as far as it can be tried without the rated pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_config
 from PIL import Image
+from safetensors.torch import save_file
 
 from aigciqa.config import Transform
 from aigciqa.model import Network
 from aigciqa.training.packaged import experts
 from aigciqa.training.packaged.checkpoint import STRETCHED, accuracy, averaged, stretched
-from aigciqa.training.packaged.data import IMAGENET, SOURCES
-from aigciqa.training.packaged.experts import DIMENSIONS, EXPERTS, kept_out, recipe, shares, tuned
+from aigciqa.training.packaged.data import IMAGENET, SOURCES, source
+from aigciqa.training.packaged.experts import BASE, DIMENSIONS, EXPERTS, kept_out, recipe, shares, tuned
+from aigciqa.training.packaged.validation import validate
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.rows import open_data
 
@@ -138,3 +142,61 @@ def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch
         held = {f"{name}-{row // 2}" for row in apart[number]}
         assert not held & set(rated.groups)
         assert len(held) + len(set(rated.groups)) == (20 if "/" in name else 40)
+
+
+@pytest.mark.slow
+def test_a_generator_is_judged_by_experts_that_know_none_of_its_pictures(tmp_path, capsys, monkeypatch):
+    """Two of the experts, on the real backbone with random weights, learning for an epoch from very little."""
+    monkeypatch.setattr(experts, "BASE", replace(BASE, cells=1, resize=64, crop=64))
+    fewer = {who: replace(EXPERTS["none"][who], epochs=1) for who in ("people", "generated")}
+    monkeypatch.setitem(EXPERTS, "none", fewer)
+    rng = np.random.default_rng(1)
+    (tmp_path / "synthetic").mkdir()
+    backbone = Network(BASE.config().with_(dimensions=("quality",))).backbone.state_dict()
+    save_file({k.removeprefix("net."): v for k, v in backbone.items()}, tmp_path / IMAGENET)
+    tables = {
+        name: ["picture,reference,group,generator,ladder,level,relation,quality,authenticity"]
+        for name in ("photographs", "generated", "empty", "authentic", "synthetic/aligned")
+    }
+    for name, lines in tables.items():
+        for number in range(20):
+            picture, group = tmp_path / f"{name}-{number}.png", number // 4
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(picture)
+            level = number % 4
+            ladder = f"{group}-noise" if level else ""
+            reference = tmp_path / f"{name}-{group * 4}.png"
+            lines.append(
+                f"{picture},{reference},{name}-{number % 5 if name == 'generated' else group},maker{group},"
+                f"{ladder},{level},aligned,{rng.uniform(0, 5):.2f},{rng.uniform(0, 5):.2f}"
+            )
+    for name, lines in tables.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    (tmp_path / "synthetic" / "compressed.csv").write_text("\n".join(tables["synthetic/aligned"]))
+    by_generator = pd.read_csv(tmp_path / "generated.csv").assign(group=lambda t: t["generator"])
+    by_generator.to_csv(tmp_path / "generated-by-generator.csv", index=False)
+    ratings = tmp_path / "avt"
+    ratings.mkdir()
+    prompts = [f"p{i % 5}" for i in range(20)]
+    rated = by_generator.assign(appeal=rng.uniform(1, 5, 20), prompt_id=prompts)
+    rated.to_csv(ratings / "ratings.csv", index=False)
+    data = tuple(
+        source(tmp_path / f"{name}.csv") for name in ("photographs", "generated", "synthetic/aligned")
+    )
+
+    validate("none", data, tmp_path, tmp_path, 5, SOURCES, None, by_generator=True)
+
+    folder = tmp_path / "folds" / "nr-photographs+generated+synthetic-generators"
+    apart = []
+    for who in EXPERTS["none"]:
+        for fold in range(5):
+            [split] = (folder / who / f"fold{fold}" / "splits").glob("1-*.csv")
+            sides = pd.read_csv(split).merge(
+                by_generator.assign(picture=lambda t: t["picture"].map(Path).map(lambda p: p.name))
+            )
+            assert set(sides["generator"][sides["side"] == "train"]).isdisjoint(
+                sides["generator"][sides["side"] == "test"]
+            )
+            apart.append((who, *sides["generator"][sides["side"] == "test"].unique()))
+    assert sorted(apart) == sorted((who, f"maker{i}") for who in EXPERTS["none"] for i in range(5))
+    assert "SRCC" in capsys.readouterr().out
+    assert len(pd.read_csv(folder / "predictions.csv")) == 60

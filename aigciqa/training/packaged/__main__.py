@@ -37,17 +37,25 @@ def main() -> None:
         "--learn", nargs="+", choices=SOURCES, default=list(SOURCES), help="with --cross-validate: from what"
     )
     parser.add_argument(
+        "--unseen-generators",
+        action="store_true",
+        help="with --cross-validate: hold out generators of pictures, not prompts; not for --kinds full",
+    )
+    parser.add_argument(
         "--tune", action="store_true", help="with --cross-validate --kinds none: fine-tune what sees tiles"
     )
     args = parser.parse_args()
     if args.tune and not (args.cross_validate and args.kinds == ["none"] and set(args.learn) == set(SOURCES)):
         parser.error("--tune is for --cross-validate --kinds none, learning from all sources")
+    if args.unseen_generators and (not args.cross_validate or "full" in args.kinds):
+        parser.error("--unseen-generators is for --cross-validate --kinds none or partial")
     args.work = args.work.resolve()  # manifests name pictures, which would else be sought beside them
     data = prepare(args)
     for kind in args.kinds:
         if args.cross_validate:
             weights = tuned(kind, data[kind], args.work) if args.tune else None
-            validate(kind, data[kind], args.work, args.ratings, args.folds, args.learn, weights)
+            given = (args.work, args.ratings, args.folds, args.learn, weights, args.unseen_generators)
+            validate(kind, data[kind], *given)
         else:
             build(kind, data[kind], args.work, args.out)
 

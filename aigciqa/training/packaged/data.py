@@ -132,6 +132,9 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
 
+    by_generator = generated.assign(group=generated["generator"])
+    by_generator.round(4).to_csv(work / "generated-by-generator.csv", index=False)
+
     (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 
     return {

@@ -14,7 +14,7 @@ from ..recipe import DataSource
 from ..rows import open_data
 from ..splits import Split
 from .checkpoint import MIDDLE, STRETCHED
-from .data import SOURCES
+from .data import SOURCES, source
 from .experts import BASE, DIMENSIONS, EXPERTS, KINDS, kept_out, recipe, shares
 
 
@@ -26,11 +26,13 @@ def validate(
     folds: int,
     learn: Sequence[str],
     weights: str | None,
+    by_generator: bool = False,
 ) -> None:
     """Cross-validate the experts and their average, learning from some of the three sources.
 
     With `weights` that are `tuned`, figures of photographs and synthetic pictures are of those that they have not
-    learned from. Generated pictures they have not seen.
+    learned from. Generated pictures they have not seen. With `by_generator` what is held out of generated pictures is
+    not prompts but whole generators, of which then nothing is learned.
     """
     experts = EXPERTS[kind]
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
@@ -40,8 +42,14 @@ def validate(
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
-    folder = work / "folds" / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}"
+    folder = (
+        work
+        / "folds"
+        / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}{'-generators' * by_generator}"
+    )
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
+    if by_generator:
+        data = (data[0], source(work / "generated-by-generator.csv"), *data[2:])
     changes: dict[str, Any] = {"folds": folds}
     unseen: dict[str, Split] = {}
     if weights:
