@@ -70,7 +70,7 @@ EXPERTS = {
     "none": {
         "people": Expert({"quality": 0.3}, PEOPLE, 3, 48, compressed=1.0),
         "ladders": Expert(
-            {"quality": 0.35},
+            {"quality": 0.25},
             (1.0, 32.0, 0.1),
             4,
             48,
@@ -79,7 +79,7 @@ EXPERTS = {
             directions=1200,
             quality_as={"authenticity": 1.0},
         ),
-        "generated": Expert({"quality": 0.35, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
+        "generated": Expert({"quality": 0.45, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
         "looks": LOOKS,
     },
     "full": {
