@@ -21,12 +21,12 @@ MAP_HIDDEN = 96  # channels of the head that draws maps
 # Averaging draws scores together. They are stretched by a factor, so that a score goes to the middle of the scale, and
 # then bounded (`MetricConfig.bounded`). Their order stays. docs/accuracy.md has what that does to held-out scores.
 STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
-    "none": {"quality": (2.8, 2.55), "authenticity": (1.8, 2.7)},
+    "none": {"quality": (2.9, 2.5), "authenticity": (1.8, 2.7)},
     "full": {"quality": (1.1, 2.5), "correspondence": (1.7, 2.7)},
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.8.0", "full": "v0.6.0", "partial": "v0.6.0"}
+REVISIONS = {"none": "v0.9.0", "full": "v0.6.0", "partial": "v0.6.0"}
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:

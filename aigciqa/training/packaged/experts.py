@@ -68,7 +68,7 @@ PEOPLE = (1.0, 32.0, 0.0)
 LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1), authentic=0.03, empty=0.0)
 EXPERTS = {
     "none": {
-        "people": Expert({"quality": 0.3}, (1.0, 0.0, 0.0), 3, 48, compressed=1.0),
+        "people": Expert({"quality": 0.3}, (1.0, 4.0, 0.0), 3, 48, compressed=1.0),
         "ladders": Expert(
             {"quality": 0.25},
             (1.0, 32.0, 0.1),
