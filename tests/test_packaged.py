@@ -172,12 +172,11 @@ def test_a_generator_is_judged_by_experts_that_know_none_of_its_pictures(tmp_pat
     for name, lines in tables.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
     (tmp_path / "synthetic" / "compressed.csv").write_text("\n".join(tables["synthetic/aligned"]))
-    by_generator = pd.read_csv(tmp_path / "generated.csv").assign(group=lambda t: t["generator"])
-    by_generator.to_csv(tmp_path / "generated-by-generator.csv", index=False)
     ratings = tmp_path / "avt"
     ratings.mkdir()
     prompts = [f"p{i % 5}" for i in range(20)]
-    rated = by_generator.assign(appeal=rng.uniform(1, 5, 20), prompt_id=prompts)
+    generated = pd.read_csv(tmp_path / "generated.csv")
+    rated = generated.assign(appeal=rng.uniform(1, 5, 20), prompt_id=prompts)
     rated.to_csv(ratings / "ratings.csv", index=False)
     data = tuple(
         source(tmp_path / f"{name}.csv") for name in ("photographs", "generated", "synthetic/aligned")
@@ -191,7 +190,7 @@ def test_a_generator_is_judged_by_experts_that_know_none_of_its_pictures(tmp_pat
         for fold in range(5):
             [split] = (folder / who / f"fold{fold}" / "splits").glob("1-*.csv")
             sides = pd.read_csv(split).merge(
-                by_generator.assign(picture=lambda t: t["picture"].map(Path).map(lambda p: p.name))
+                generated.assign(picture=lambda t: t["picture"].map(Path).map(lambda p: p.name))
             )
             assert set(sides["generator"][sides["side"] == "train"]).isdisjoint(
                 sides["generator"][sides["side"] == "test"]

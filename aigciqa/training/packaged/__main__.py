@@ -19,7 +19,9 @@ from .validation import validate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m aigciqa.training.packaged", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--ratings", type=Path, required=True, help="folder with biq2021 and avt")
     parser.add_argument("--backbone", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
@@ -54,8 +56,16 @@ def main() -> None:
     for kind in args.kinds:
         if args.cross_validate:
             weights = tuned(kind, data[kind], args.work) if args.tune else None
-            given = (args.work, args.ratings, args.folds, args.learn, weights, args.unseen_generators)
-            validate(kind, data[kind], *given)
+            validate(
+                kind,
+                data[kind],
+                args.work,
+                args.ratings,
+                args.folds,
+                args.learn,
+                weights,
+                by_generator=args.unseen_generators,
+            )
         else:
             build(kind, data[kind], args.work, args.out)
 

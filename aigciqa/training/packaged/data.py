@@ -30,7 +30,9 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "jpeg", "webp", "super_resolution", "denoised", "autoencoder",
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
-UNSEEN = 6  # of every so many photographs one is not learned from by that head; `unseen.txt` lists them
+UNSEEN = (
+    6  # of every so many photographs one is not learned from by the head for maps; `unseen.txt` lists them
+)
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
 
@@ -131,9 +133,6 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     for name, table in (("photographs", photos), ("generated", generated), ("empty", empty)):
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
-
-    by_generator = generated.assign(group=generated["generator"])
-    by_generator.round(4).to_csv(work / "generated-by-generator.csv", index=False)
 
     (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 

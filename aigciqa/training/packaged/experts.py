@@ -23,7 +23,7 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
 }
 EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60}  # in a batch
 KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned network
-PER_BATCH = (64, 6, 160)  # rows of them; 160 are 32 ladders
+PER_BATCH = (64, 6, 160)  # rows of `SOURCES`; 160 are 32 ladders
 
 
 @dataclass(frozen=True)

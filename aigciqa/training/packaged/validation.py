@@ -1,6 +1,7 @@
 """How good the packaged checkpoints are: their experts, and the average, on what was held out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..recipe import DataSource
 from ..rows import open_data
 from ..splits import Split
 from .checkpoint import MIDDLE, STRETCHED
-from .data import SOURCES, source
+from .data import SOURCES
 from .experts import BASE, DIMENSIONS, EXPERTS, KINDS, kept_out, recipe, shares
 
 
@@ -42,14 +43,11 @@ def validate(
     if list(learn) == ["synthetic"]:
         experts = {"ladders": experts["ladders"]}
     said = "+".join(learn)
-    folder = (
-        work
-        / "folds"
-        / f"{KINDS[kind]}-{said}{'-tuned' * (weights is not None)}{'-generators' * by_generator}"
-    )
+    apart = "-tuned" * (weights is not None) + "-generators" * by_generator
+    folder = work / "folds" / f"{KINDS[kind]}-{said}{apart}"
     judged = len(SOURCES) + (kind != "none")  # the last is synthetic pictures beside other references
     if by_generator:
-        data = (data[0], source(work / "generated-by-generator.csv"), *data[2:])
+        data = (data[0], replace(data[1], columns={"group": "generator"}), *data[2:])
     changes: dict[str, Any] = {"folds": folds}
     unseen: dict[str, Split] = {}
     if weights:
