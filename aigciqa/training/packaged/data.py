@@ -30,9 +30,7 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "jpeg", "webp", "super_resolution", "denoised", "autoencoder",
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
-UNSEEN = (
-    6  # of every so many photographs one is not learned from by the head for maps; `unseen.txt` lists them
-)
+UNSEEN = 6  # one of so many photographs is not learned from by the head for maps; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
 
