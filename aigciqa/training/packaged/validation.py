@@ -37,7 +37,7 @@ def validate(
     """
     experts = EXPERTS[kind]
     if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
-        experts = {who: expert for who, expert in experts.items() if who != "ladders"}
+        experts = {who: expert for who, expert in experts.items() if who not in ("ladders", "statistics")}
     if "generated" not in learn:
         experts = {who: expert for who, expert in experts.items() if who not in ("looks", "generated")}
     if list(learn) == ["synthetic"]:
