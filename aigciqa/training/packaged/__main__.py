@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--ratings", type=Path, required=True, help="folder with biq2021 and avt")
     parser.add_argument("--backbone", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
     parser.add_argument(
-        "--wheels", type=Path, required=True, help="folder with the wheels of the ncnn networks and of brisque"
+        "--wheels",
+        type=Path,
+        required=True,
+        help="folder with the wheels of the ncnn networks and of brisque",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("build/packaged"), help="for everything that is made"
