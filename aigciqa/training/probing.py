@@ -155,9 +155,9 @@ class ProbeFeed(Feed):
         x = torch.from_numpy(self.inputs[rows]).to(self.accelerator.device).float()
         mean, std = x.mean(0), x.std(0, correction=0) + FLOOR
         parts = torch.tensor(network.parts)
-        learned = torch.ones(len(parts), dtype=torch.float64)
-        if recipe.statistics_only:  # the last of the three parts of each picture
-            learned = torch.tensor([0.0, 0.0, 1.0]).double().repeat(len(parts) // 3)
+        # statistics are the last of the three parts of each picture
+        learned = torch.tensor([0.0, 0.0, 1.0] if recipe.statistics_only else [1.0]).double()
+        learned = learned.repeat(len(parts) // len(learned))
         # every part weighs the same, however wide it is
         shares = learned * ((learned * parts).sum() / learned.sum() / parts).sqrt()
         scale = shares.repeat_interleave(parts).to(std) / std

