@@ -362,6 +362,8 @@ def _run(
                 _check_same(row, next(remaining, None), number, output or "")
                 count_in(row, new=False)
         scorer.load()
+        if ready := click.get_current_context().obj:  # of `aigciqa.program`
+            ready()
         done, begun = summary.count, time.monotonic()
         hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())
         bar = tqdm(total=count, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
