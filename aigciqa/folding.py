@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it, and activation on CPUs: each map is written once."""
+"""Networks made faster: batch normalisation and, on CPUs, activation within convolutions; weights in oneDNN's order."""
 
 import copy
 import sys
@@ -13,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from .lite import Activated, Convolution
 
 CLOSE = 1e-5  # of the largest feature: how much folding may change any
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the size of a float
+SHAPES = 6  # of its input, for which a convolution keeps weights in oneDNN's order
 BY_ONEDNN: dict[type, tuple[str, list[float]]] = {  # what it computes as it writes a convolution's output
     nn.Identity: ("none", []),
     nn.ReLU: ("relu", []),
@@ -54,9 +56,7 @@ def folded(network: Any, images: Tensor) -> Any:
     """
     _, norms = _kinds()
     modules = list(network.modules())
-    if any(m._forward_hooks or m._forward_pre_hooks for m in modules) or not any(
-        type(m) in norms for m in modules
-    ):
+    if any(map(_hooked, modules)) or not any(type(m) in norms for m in modules):
         return network
     shared = {id(t): t for t in chain(network.parameters(), network.buffers())}
     made = copy.deepcopy(network, shared)
@@ -86,6 +86,25 @@ def folded(network: Any, images: Tensor) -> Any:
     return made if (found - expected).abs().max() <= CLOSE * expected.abs().max() else network
 
 
+def fingerprint(network: Any) -> list[Any]:
+    """What `folded` depends on: two of a network are equal as long as nothing that it computes with has changed.
+
+    Args:
+        network: its tensors may have been changed in any way, also through ``data``, which PyTorch does not count.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    with torch.no_grad():
+        sums = [t.view(BITS[t.element_size()]).sum() if t.is_floating_point() else t.sum() for t in tensors]
+    counts = [None if t.is_inference() else t._version for t in tensors]
+    kinds = [(t.dtype, t.device, t.shape) for t in tensors]
+    return [[(m, m.training, _hooked(m)) for m in network.modules()], kinds, counts, [x.item() for x in sums]]
+
+
+def _hooked(module: Any) -> bool:
+    """Whether somebody looks at what a module computes."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _rest(convolution: Any, norm: Any, images: Tensor) -> nn.Module:
     """What is left of a norm that was folded: its activation, where it has one that the convolution cannot do."""
     if not hasattr(norm, "act"):
@@ -113,11 +132,22 @@ def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
         return False
     how = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
     name, limits = BY_ONEDNN[type(activation)]
+    seen: dict[torch.Size, Tensor | None] = {}
+
+    def ordered(weight: Tensor, shape: torch.Size) -> Tensor:
+        """The weights as oneDNN wants them for inputs of a shape, which it else finds again every time."""
+        found = seen.get(shape)
+        if found is None and shape in seen:  # for the second time
+            found = seen[shape] = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, shape)
+        elif found is None and len(seen) < SHAPES:
+            seen[shape] = None
+        return weight if found is None else found
 
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # torch's compiler does this itself
         if x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling():
             return cast(Tensor, activation(F.conv2d(x, weight, bias, how[1], how[0], how[2], how[3])))
+        weight = ordered(weight, x.shape)
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, name, limits, ""))
 
     convolution._conv_forward = forward

@@ -68,6 +68,10 @@ class Metric(nn.Module):
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size = batch_size
+        self.faster: tuple[Any, dict[torch.device, Any]] | None = None  # of `aigciqa.scoring`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"faster": None}  # a copy makes its own
 
     # -- what it is
 
@@ -196,7 +200,7 @@ class Metric(nn.Module):
 
         items = as_items(pictures, references, reference_pattern)
         return score_items(
-            self, items, on_error=on_error, workers=workers, devices=devices, compiled=compiled
+            self, items, on_error=on_error, workers=workers, devices=devices, compiled=compiled, keep=True
         )
 
     def explain(

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import MetricConfig
 from .decode import open_file
 from .errors import InputError
-from .folding import folded
+from .folding import fingerprint, folded
 from .records import Row
 from .sources import Item
 from .transform import normalise, read_views
@@ -206,6 +206,7 @@ def score_items(
     workers: int | None = None,
     devices: Sequence[str | torch.device] | None = None,
     compiled: bool = False,
+    keep: bool = False,
 ) -> Iterator[Row]:
     """Score pictures as they come, in their order; `Metric.score_files` says how.
 
@@ -216,6 +217,7 @@ def score_items(
         workers: threads that decode; None for one per core, at most 8.
         devices: where to compute, side by side; None for where the metric is.
         compiled: run the network through `torch.compile`.
+        keep: what was made of the network to be faster, with the metric, for calls to come.
 
     Yields:
         A row for each item.
@@ -227,7 +229,7 @@ def score_items(
         raise InputError(f"on_error must be row or stop, not {on_error!r}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
-    runners = Runners(_runners(metric, devices, compiled))
+    runners = Runners(_runners(metric, devices, compiled, keep))
     with runners.pool:
         for rows in _pipeline(metric, items, runners, workers or min(THREADS, _cores())):
             for row in rows:
@@ -352,21 +354,17 @@ def _queued(opened: Opened, new: list[Distinct]) -> "Opened | Row":
 
 
 def _runners(
-    metric: "Metric | OnnxMetric", devices: Sequence[str | torch.device] | None, compiled: bool
+    metric: "Metric | OnnxMetric", devices: Sequence[str | torch.device] | None, compiled: bool, keep: bool
 ) -> list[Runner]:
     """One for each device; on a CPU alone one for each core, whose batches need not wait for each other's threads."""
-    here, whole = metric.device, metric.network
-    if here is None or not isinstance(whole, nn.Module):  # it knows where to compute itself
-        return [Runner(whole, metric.config, None, metric.batch(torch.device("cpu")))]
-    wanted = [torch.device(d) for d in devices or [here]]
+    if metric.device is None:  # it knows where to compute itself
+        return [Runner(metric.network, metric.config, None, metric.batch(torch.device("cpu")))]
+    wanted = [torch.device(d) for d in devices or [metric.device]]
     threads = torch.get_num_threads()
     if [device.type for device in wanted] == ["cpu"]:
         wanted *= min(threads, RUNNERS)
     threads = max(1, threads // max(1, sum(device.type == "cpu" for device in wanted)))
-    networks = {
-        device: ready(whole if device == here else copy.deepcopy(whole).to(device), metric.config, threads)
-        for device in set(wanted)
-    }
+    networks = _networks(metric, wanted, threads, keep)
     runners = []
     for device in wanted:
         size, some = metric.batch(device), None
@@ -376,6 +374,22 @@ def _runners(
                 size = metric.batch_size or max(1, BATCH // metric.config.transform.views)
         runners.append(Runner(networks[device], metric.config, device, size, compiled, some))
     return runners
+
+
+def _networks(
+    metric: "Metric", devices: Iterable[torch.device], threads: int, keep: bool
+) -> dict[torch.device, Any]:
+    """The metric's network on each device, made faster; kept with it for as long as the network stays as it is."""
+    made: dict[torch.device, Any] = {}
+    if keep:
+        now = fingerprint(metric.network)
+        if metric.faster is None or metric.faster[0] != now:
+            metric.faster = now, made
+        made = metric.faster[1]
+    for device in set(devices) - made.keys():
+        whole = metric.network if device == metric.device else copy.deepcopy(metric.network).to(device)
+        made[device] = ready(whole, metric.config, threads)
+    return made
 
 
 def ready(network: Any, config: MetricConfig, threads: int) -> Any:

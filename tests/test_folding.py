@@ -1,12 +1,14 @@
 """Batch normalisation folded away, and where it must not be."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import aigciqa
 from aigciqa.config import MetricConfig
-from aigciqa.folding import folded
+from aigciqa.folding import SHAPES, fingerprint, folded
 from aigciqa.lite import Activated
 from aigciqa.model import Network
 
@@ -64,6 +66,55 @@ def test_activations_are_left_to_the_convolutions(size):
     assert not after.keys() & {"aten::hardtanh_", "aten::hardtanh", "aten::convolution", "aten::batch_norm"}
     expected, found = plain.features(images), made.features(images)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_weights_are_put_in_order_once_for_a_shape_and_the_features_stay():
+    """From the second time that a shape comes on; for some shapes, since each keeps weights of its own."""
+    plain = aigciqa.create_metric("nr-aigciqa", device="cpu").network
+    made = folded(plain, torch.rand(1, 5, 3, 64, 64))
+    views = [torch.rand(1, 5, 3, 64, 64 + 8 * n) for n in range(1, 6)]
+    with torch.inference_mode():
+        first, second, third = ([made.features(x) for x in views] for _ in range(3))
+    assert all(map(torch.equal, first + first, second + third))
+    made = folded(plain, views[0])
+    ordered = [calls(made, views[-1]).get("mkldnn::_reorder_convolution_weight", 0) for _ in range(3)]
+    assert ordered[1] > ordered[0] == ordered[2] == 0
+    shapes = [torch.rand(1, 5, 3, 32, 32 + 8 * n) for n in range(2 * SHAPES)]
+    for x in shapes:
+        made.features(x)
+    assert "mkldnn::_reorder_convolution_weight" not in calls(made, shapes[-1])
+
+
+class TestFingerprint:
+    """Equal until something changes that the features depend on."""
+
+    def test_it_stays(self):
+        plain = network()
+        before = fingerprint(plain)
+        plain.features(torch.rand(1, 3, 64, 64))
+        assert fingerprint(plain) == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda n: n.head.fc1.weight.mul_(1.01),
+            lambda n: n.head.fc1.weight.data.mul_(1.01),  # which PyTorch does not count
+            lambda n: n.head.fc1.weight.copy_(n.head.fc1.weight.flip(0)),
+            lambda n: setattr(n.head, "fc1", copy.deepcopy(n.head.fc1)),
+            lambda n: next(m for m in n.modules() if isinstance(m, nn.BatchNorm2d)).running_mean.add_(1),
+            lambda n: next(m for m in n.modules() if isinstance(m, nn.BatchNorm2d)).train(),
+            lambda n: n.register_forward_hook(lambda *_: None),
+            lambda n: n.backbone.register_forward_pre_hook(lambda *_: None),
+            lambda n: n.double(),
+            lambda n: n.half(),
+        ],
+    )
+    def test_it_changes(self, change):
+        plain = network()
+        before = fingerprint(plain)
+        change(plain)
+        assert fingerprint(plain) != before
 
 
 @pytest.mark.parametrize("size", [64, 65])

@@ -1,8 +1,10 @@
 """Many files to many scores: what one call of the metric gives, in order, each content computed once."""
 
+import copy
 import gc
 import io
 import itertools
+import pickle
 import tarfile
 import threading
 import time
@@ -454,6 +456,31 @@ def test_the_network_is_left_as_it_was(tiny, files):
     assert torch.equal(metric(pictures), before)
     assert not metric(pictures).is_inference()
     assert torch.get_num_threads() == 1
+
+
+def test_what_was_made_faster_is_kept_until_the_network_changes(tiny, files):
+    metric = create_metric(tiny("none"), device="cpu")
+    pictures = files(4)
+    first = [row.scores for row in metric.score_files(pictures)]
+    kept = metric.faster[1]
+    assert [row.scores for row in metric.score_files(pictures)] == first
+    assert metric.faster[1] is kept and list(kept) == [torch.device("cpu")]
+    metric.network.head.fc2.weight.data.mul_(2)  # which PyTorch does not count
+    assert_same(list(metric.score_files(pictures)), metric.predict(pictures), pictures)
+    assert metric.faster[1] is not kept
+    seen = []
+    metric.network.backbone.register_forward_hook(lambda *_: seen.append(1))
+    list(metric.score_files(pictures))
+    assert seen
+
+
+def test_a_metric_that_has_scored_files_can_be_copied(tiny, files):
+    metric = create_metric(tiny("none"), device="cpu")
+    pictures = files(4)
+    list(metric.score_files(pictures))
+    for other in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert_same(other.score_files(pictures), metric.predict(pictures), pictures)
+    assert metric.faster is not None
 
 
 def test_the_process_computes_with_as_many_threads_as_before(files):
