@@ -1,13 +1,11 @@
 """What `aigciqa evaluate` does: any metric, or somebody else's scores, against the labels of a data set."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..config import PAPER_BACKBONES, MetricConfig
 from ..errors import InputError
@@ -19,6 +17,7 @@ from .evaluation import evaluate, jsonable
 from .external import match_scores, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
+from .progress import Progress
 from .splits import load_split
 from .tables import TABLES
 
@@ -148,13 +147,12 @@ def _scores(
     if metric.metric_mode == "FR" and without:
         raise InputError(f"{source} needs references, and {without} of {len(rated)} rows have none")
     parts = []
-    bar = tqdm(total=len(rated), desc=metric.metric_name, unit="picture", disable=not sys.stderr.isatty())
-    for start in range(0, len(rated), 64):
-        rows = slice(start, start + 64)
-        references = None if metric.metric_mode == "NR" else list(rated.references[rows])
-        parts.append(metric.predict(list(rated.pictures[rows]), references))
-        bar.update(len(parts[-1][metric.dimension]))
-    bar.close()
+    with Progress(metric.metric_name, len(rated)) as progress:
+        for start in range(0, len(rated), 64):
+            rows = slice(start, start + 64)
+            references = None if metric.metric_mode == "NR" else list(rated.references[rows])
+            parts.append(metric.predict(list(rated.pictures[rows]), references))
+            progress.done(len(parts[-1][metric.dimension]))
     found = {name: np.concatenate([part[name].cpu().double().numpy() for part in parts]) for name in parts[0]}
     if not rated.range_is_observed:  # else RMSE would compare two scales
         (low, high), (to_low, to_high) = metric.score_range, rated.score_range

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from .. import image
 from ..config import DIMENSIONS
 from ..errors import InputError
 from .formats import FORMATS, detect, format_names, only, read, tables
+from .progress import each
 from .tables import ROLES, find_columns, read_table, select
 
 SIDES = {
@@ -348,6 +348,6 @@ def _unreadable(path: Path) -> str:
 
 
 def _each(function: Callable[[Path], T], paths: Sequence[Path], what: str) -> list[T]:
-    """Of every path, in threads; with a progress bar on a terminal."""
+    """Of every path, in threads."""
     with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(function, paths), what, len(paths), leave=False, disable=None))
+        return list(each(pool.map(function, paths), what, len(paths)))

@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import create_metric
 from ..attribution import LOCAL, kept, part, window_textures
@@ -23,6 +22,7 @@ from ..stages import MapHead
 from ..transform import preprocess
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .photographs import EDGES, read_photograph
+from .progress import each
 from .structural import luma
 
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -237,9 +237,7 @@ def train_map_head(
         raise InputError(f"{checkpoint}: maps are learned for checkpoints with tiles and without reference")
     jobs = [(checkpoint, Path(path), number, parts, tuple(kinds)) for number, path in enumerate(photographs)]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        made = list(
-            tqdm(pool.map(_examples, jobs, chunksize=4), "damaging", len(jobs), disable=None, smoothing=0)
-        )
+        made = list(each(pool.map(_examples, jobs, chunksize=4), "damaging", len(jobs)))
     examples = [one for of_photo in made for one in of_photo]
     if not examples:
         raise InputError(f"none of the {len(photographs)} photographs has {SIZE} pixels")
@@ -265,7 +263,7 @@ def fit(examples: Sequence[Example], outputs: int, hidden: int, epochs: int, see
     optimizer = torch.optim.AdamW(parts, weight_decay=0.05)
     steps = -(-len(windows) // batch) * epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [2e-3, 5e-2], steps)
-    for _ in tqdm(range(epochs), "map head", disable=None):
+    for _ in each(range(epochs), "map head", epochs):
         for chosen in torch.from_numpy(rng.permutation(len(windows))).split(batch):
             x = (windows[chosen].float() - mean) / std
             targets, within = lost[chosen].float().permute(0, 3, 1, 2), inside[chosen].float()[:, None]

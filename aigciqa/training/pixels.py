@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import image
 from ..config import Transform
 from ..transform import centre, shrink, views
 from .files import by_turns, write_whole
+from .progress import Progress
 
 WINDOW = 7 / 8  # of a picture's sides, that training with tiles sees of it
 
@@ -58,14 +57,13 @@ class Pixels:
             return block[0].permute(1, 2, 0).contiguous().numpy()
 
         shapes = []
-        with self.file.open("wb") as file, ThreadPoolExecutor() as pool:
-            bar = tqdm(total=len(paths), desc="decoding", unit="picture", disable=not sys.stderr.isatty())
+        progress = Progress("decoding", len(paths))
+        with progress, self.file.open("wb") as file, ThreadPoolExecutor() as pool:
             for start in range(0, len(paths), 256):  # so that memory does not grow with their number
                 for pixels in pool.map(decode, paths[start : start + 256]):
                     file.write(pixels.tobytes())
                     shapes.append((pixels.shape[0], pixels.shape[1]))
-                    bar.update()
-            bar.close()
+                    progress.done()
         return shapes
 
     def discard(self) -> None:

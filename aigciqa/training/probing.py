@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .. import image, scoring
 from ..config import MetricConfig
@@ -24,6 +22,7 @@ from ..model import Head, Network
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
 from .files import by_turns, write_whole
+from .progress import Progress
 from .recipe import Recipe
 from .rows import Ints, Rows
 
@@ -251,10 +250,10 @@ def _store(
         picture = preprocess(next(iter(image.read(path))), config.transform)
         return faster.features(picture.to(device)).half().cpu().numpy().tobytes()
 
-    bar = tqdm(total=len(new), desc="features", unit="picture", disable=not sys.stderr.isatty(), leave=False)
     waiting: deque[tuple[str, Future[bytes]]] = deque()
     remaining = iter(new.items())
     with (
+        Progress("features", len(new)) as progress,
         file.open("ab") as out,
         ThreadPoolExecutor(cores, initializer=lambda: scoring.limit_threads(1)) as pool,
     ):
@@ -266,13 +265,12 @@ def _store(
                 key, found = waiting.popleft()
                 out.write(found.result())
                 known[key] = len(known)
-                bar.update()
+                progress.done()
                 if at % SAVED_EVERY == 0 or at == len(new):
                     out.flush()
                     write_whole(file.with_suffix(".json"), json.dumps(known))
         finally:
             pool.shutdown(cancel_futures=True)
-    bar.close()
 
 
 def _key(network: Network, config: MetricConfig) -> str:

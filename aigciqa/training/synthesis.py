@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import InputError
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .files import claimed, write_whole
 from .photographs import Box, Photograph, cut, find_boxes, find_photographs, read_photograph, reframed
+from .progress import each
 from .pseudolabels import damage, require_piq, write_manifest
 
 SMALLEST = 96  # pixels; at half of that the measures still make sense
@@ -126,7 +126,7 @@ def synthesize(
             count = min(workers or os.cpu_count() or 1, len(todo))
             with ProcessPoolExecutor(count, context, _start_worker) as pool:
                 work = pool.map(partial(_make_photograph, out, plan), todo)
-                for _ in tqdm(work, "photographs", len(todo), disable=None, smoothing=0):
+                for _ in each(work, "photographs", len(todo)):
                     pass
         made = [json.loads(_rows_file(out, photo).read_text()) for photo in found]
         left_out |= {one["photograph"]: one["left_out"] for one in made if one["left_out"]}

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..weights import save_checkpoint
@@ -31,6 +29,7 @@ from .losses import combined
 from .norm import synchronise
 from .pixels import Pixels
 from .probing import ProbeFeed
+from .progress import Progress
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
 
@@ -217,11 +216,11 @@ class _Trainer:
         for module in self.network.backbone.modules():
             if frozen or (r.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 module.eval()
-        bar = tqdm(
-            total=len(made), initial=self.step, desc=f"epoch {self.epoch + 1}/{r.epochs}", leave=False,
-            disable=not (self.main and sys.stderr.isatty()),
-        )  # fmt: skip
-        with ThreadPoolExecutor(1) as ahead:  # the next batch is put together while this one is learned from
+        progress = Progress(f"epoch {self.epoch + 1}/{r.epochs}", len(made), begun=self.step, shown=self.main)
+        with (
+            progress,
+            ThreadPoolExecutor(1) as ahead,
+        ):  # the next batch is put together while this one is learned from
             load = lambda i: self.feed.batch(made[i], draws if r.augment else None)  # noqa: E731
             waiting = ahead.submit(load, self.step) if self.step < len(made) else None
             for i in range(self.step, len(made)):
@@ -229,7 +228,7 @@ class _Trainer:
                 batch, waiting = waiting.result(), ahead.submit(load, i + 1) if i + 1 < len(made) else None
                 last = (i + 1) % r.accumulate == 0 or i + 1 == len(made)
                 self.losses.append(self.learn(batch, frozen, last, (self.epoch * len(made) + i) / len(made)))
-                bar.update()
+                progress.done()
                 if last and self.stopping:
                     self.step = i + 1
                     self.save_state()
@@ -237,7 +236,6 @@ class _Trainer:
                         f"stopped in epoch {self.epoch + 1}, batch {self.step}; continue with --resume"
                     )
                     raise SystemExit(143)
-        bar.close()
         self.history.append({"epoch": self.epoch + 1, "loss": float(np.mean(self.losses))})
         self.step, self.losses = 0, []
 

