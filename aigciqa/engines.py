@@ -117,10 +117,10 @@ class Scorer:
 
     def _rows(self, items: "Iterable[Item]") -> "Iterator[Row]":
         if self.engine == "ray":
-            from .integrations.ray import score_items as score_on_ray
+            from .integrations.ray import score_and_leave
 
             how = {key: self.how[key] for key in ("on_error", "workers", "compiled", "precision")}
-            return score_on_ray(self.arguments, items, **how)
+            return score_and_leave(self.arguments, items, **how)
         from .scoring import PRECISIONS, score_items
 
         if self.how["precision"] != "fp32":

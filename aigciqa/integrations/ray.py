@@ -155,6 +155,20 @@ def score_items(
             yield row
 
 
+def score_and_leave(metric: Source, items: Iterable[Item], **how: Any) -> Iterator[Row]:
+    """`score_items` for a process that does nothing else with Ray: it leaves the cluster that it connected to.
+
+    When Python ends Ray would leave it, too, and wait half a second before.
+    """
+    ray = _ray()
+    ours = not ray.is_initialized()
+    try:
+        yield from score_items(metric, items, **how)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
 def _calls(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Neighbours, as many as `size` or as weigh `HEAVY`."""
     call: list[Item] = []
@@ -335,10 +349,7 @@ def has_gpus() -> bool:
     Raises:
         InputError: when Ray is not installed or cannot be reached.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise InputError(f"Ray needs {error.name}; pip install 'aigciqa[ray]'") from None
+    ray = _ray()
     if not ray.is_initialized():
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False)  # standard output is for rows
@@ -348,6 +359,14 @@ def has_gpus() -> bool:
                 "one that runs here is used, or one is started"
             ) from error
     return bool(ray.cluster_resources().get("GPU"))
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise InputError(f"Ray needs {error.name}; pip install 'aigciqa[ray]'") from None
+    return ray
 
 
 def _free(kind: str) -> int:
