@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 
 FORMAT = 1
 LONGEST = 1 << 20  # bytes; a config is about a page
@@ -17,6 +17,7 @@ FEATURES = ("avg", "token", "stages")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # PyTorch's names of them
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Transform:
     def views(self) -> int:
         """How many crops of a picture the backbone sees."""
         return 1 + self.tiles**2
+
+    def batch(self, device: str) -> int:
+        """Pictures per forward pass that suit a type of device, such as ``"cpu"``, where more is slower."""
+        return max(1, (8 if device == "cpu" else 64) // self.views)
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,22 @@ class MetricConfig:
     def mode(self) -> str:
         """``"NR"``, ``"FR"`` or ``"PR"``."""
         return MODES[self.reference]
+
+    def dimension(self, wanted: str | None) -> str:
+        """The dimension that is wanted, or the first.
+
+        Args:
+            wanted: one of `dimensions`; None for the first.
+
+        Raises:
+            InputError: for another.
+        """
+        if wanted is not None and wanted not in self.dimensions:
+            raise InputError(
+                f"{self.name} predicts {', '.join(self.dimensions)}, not {wanted!r}; "
+                "choose one of these, or another checkpoint"
+            )
+        return wanted or self.dimensions[0]
 
     @property
     def stamp(self) -> str:

@@ -24,33 +24,37 @@ class Scorer:
     """A metric and how to run it, as the options say."""
 
     def __init__(self, name: str, dimension: str | None, **how: Any):
-        from . import image
-
         self.how = how
         self.engine: str = how["engine"]
         if how["max_pixels"]:
+            from . import image
+
             image.MAX_PIXELS = how["max_pixels"]
         self.metric = self._metric(name, dimension)
-        self.config: MetricConfig = self.metric.config
-        self.dimensions = [self.metric.dimension] if dimension else list(self.config.dimensions)
+        self.config: MetricConfig = self.metric.config() if self.engine == "ray" else self.metric.config
+        chosen = self.config.dimension(dimension)
+        self.dimensions = [chosen] if dimension else list(self.config.dimensions)
         self.stamp = self.config.stamp
         if self.half():
             self.stamp += f" {how['precision']}"
 
     def _metric(self, name: str, dimension: str | None) -> Any:
         from .registry import create_metric
+        from .weights import parse_source
 
         device = self.how["devices"][0] if self.how["devices"] else None
         if self.engine == "onnx" or name.endswith(".onnx"):
             return self._onnx(name, dimension)
-        if device and self.engine == "ray":
-            raise InputError("Ray gives each of its processes a device; leave out --device")
         self.arguments = {
             "source": name,
             "dimension": dimension,
             "batch_size": self.how["batch_size"],
             "offline": self.how["offline"],
         }
+        if self.engine == "ray":  # whose processes make the metric; this one need not import PyTorch
+            if device:
+                raise InputError("Ray gives each of its processes a device; leave out --device")
+            return parse_source(name, offline=self.how["offline"])
         return create_metric(**self.arguments, device=device)
 
     def _onnx(self, name: str, dimension: str | None) -> Any:
@@ -84,9 +88,7 @@ class Scorer:
 
     def maps(self, folder: str) -> "MapFolder":
         """Where maps of the pictures go."""
-        from .metric import Metric
-
-        if self.engine != "torch" or not isinstance(self.metric, Metric):
+        if self.engine != "torch" or self.metric.device is None:
             raise InputError(
                 "maps are made with PyTorch on this machine; leave out --map, or --engine and .onnx"
             )
@@ -121,10 +123,9 @@ class Scorer:
 
             how = {key: self.how[key] for key in ("on_error", "workers", "compiled", "precision")}
             return score_and_leave(self.arguments, items, **how)
-        from .scoring import PRECISIONS, score_items
+        from .scoring import in_precision, score_items
 
-        if self.how["precision"] != "fp32":
-            self.metric.to(PRECISIONS[self.how["precision"]])
+        in_precision(self.metric, self.how["precision"])
         return score_items(
             self.metric,
             items,

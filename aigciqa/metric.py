@@ -101,15 +101,7 @@ class Metric(nn.Module):
         Raises:
             InputError: when the checkpoint does not predict the one asked for.
         """
-        dimensions = self.config.dimensions
-        if self._dimension is None:
-            return dimensions[0]
-        if self._dimension not in dimensions:
-            raise InputError(
-                f"{self.metric_name} predicts {', '.join(dimensions)}, not {self._dimension!r}; "
-                "choose one of these, or another checkpoint"
-            )
-        return self._dimension
+        return self.config.dimension(self._dimension)
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +109,7 @@ class Metric(nn.Module):
 
     def batch(self, device: torch.device) -> int:
         """Pictures per forward pass on a device: `batch_size`, or a size that suits it."""
-        return self.batch_size or max(1, (8 if device.type == "cpu" else 64) // self.config.transform.views)
+        return self.batch_size or self.config.transform.batch(device.type)
 
     # -- scoring
 

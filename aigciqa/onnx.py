@@ -125,15 +125,11 @@ class OnnxMetric:
     ):
         self.network = OnnxNetwork(path)
         self.config = self.network.config
-        self.dimension = dimension or self.config.dimensions[0]
-        if self.dimension not in self.config.dimensions:
-            raise InputError(
-                f"{self.config.name} predicts {', '.join(self.config.dimensions)}, not {dimension!r}"
-            )
+        self.dimension = self.config.dimension(dimension)
         self.batch_size = batch_size
 
     def batch(self, device: torch.device | None) -> int:
-        return self.batch_size or max(1, 8 // self.config.transform.views)
+        return self.batch_size or self.config.transform.batch("cpu")
 
 
 def installed(*modules: str) -> list[Any]:

@@ -29,13 +29,13 @@ def main() -> None:
     from .cli import score
 
     try:
-        score(obj=_collect)
+        score(obj=collect)
     except SystemExit as ended:
         code = ended.code
         raise
 
 
-def _collect() -> None:
-    """Collect garbage from now on, but not among what is there."""
+def collect() -> None:
+    """Collect garbage from now on, but not among what is there. For a process of the project's own."""
     gc.freeze()
     gc.enable()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .config import MetricConfig
+from .config import PRECISIONS, MetricConfig
 from .decode import open_file
 from .errors import InputError
 from .folding import fingerprint, folded
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _PROCESS = threading.Lock()  # held while torch's number of threads is changed
 _SCARCE = threading.Lock()  # held while a picture that did not fit into memory is decoded once more
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CACHE = 32 << 20  # bytes of features that are kept
 KEPT = 2048  # pictures, at most; many small ones scattered over the heap keep more of it than they fill
 THREADS = 8  # that decode, at most
@@ -411,6 +410,17 @@ def _example(config: MetricConfig) -> Tensor:
     side = min(SMALL, transform.crop)
     shape = (transform.views,) * (transform.views > 1) + (3, side, side)
     return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def in_precision(metric: Any, precision: str) -> None:
+    """Let a metric compute in one of `aigciqa.config.PRECISIONS`.
+
+    Args:
+        metric: a `Metric`; left as it is for ``"fp32"``.
+        precision: which.
+    """
+    if precision != "fp32":
+        metric.to(getattr(torch, PRECISIONS[precision]))
 
 
 def limit_threads(count: int) -> None:

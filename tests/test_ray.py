@@ -206,3 +206,37 @@ def test_the_command_writes_what_it_writes_without_ray(files, tiny, loads):
     refused = subprocess.run([*command, "--engine", "ray", "--device", "cpu"], capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "leave out --device" in refused.stderr
+
+
+def test_only_actors_import_pytorch(files, tiny, loads):
+    """The machine that hands out the work need not, and starts a second sooner."""
+    code = (
+        "import sys\n"
+        "from aigciqa.integrations.ray import score_items\n"
+        "from aigciqa.sources import Item\n"
+        "rows = list(score_items(sys.argv[1], [Item('0.png')], num_actors=1))\n"
+        "print(rows[0].scores is not None, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, "-c", code, str(tiny("none"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["True", "False"]
+    asked = [COMMAND, "0.png", "--metric", str(tiny("none")), "--engine", "ray", "--format", "csv"]
+    times = [sys.executable, "-X", "importtime", *asked]
+    imported = subprocess.run(times, capture_output=True, text=True, env=environment, check=True)
+    names = {line.rpartition("|")[2].strip() for line in imported.stderr.splitlines()}
+    assert "aigciqa.integrations.ray" in names and "torch" not in names
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "said"),
+    [
+        ({"source": "nr-aigciqa", "size": 3}, TypeError, "size"),
+        ({"dimension": "quality"}, TypeError, "source"),
+        ({"source": "nr-aigciqa", "dimension": "beauty"}, InputError, "predicts quality, authenticity"),
+        ({"source": "nr-aigciqa", "batch_size": 0}, InputError, "batch_size must be at least 1"),
+    ],
+)
+def test_a_metric_that_cannot_be_made_is_refused_before_any_actor_starts(metric, error, said, loads):
+    with pytest.raises(error, match=said):
+        next(score_items(metric, iter([])))

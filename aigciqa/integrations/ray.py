@@ -1,35 +1,39 @@
 """Many machines, by Ray: an actor per device, each of which opens the checkpoint once.
 
 The actors run `aigciqa.scoring.score_items` on neighbouring pictures, so rows, errors and scores are those of one
-machine. `score_dataset` is a stage of a Ray Data pipeline. `score_items` goes through any iterable in its order with
-actors of its own, since a Ray dataset made on this machine would have to hold all items before the first is scored.
+machine; only they import PyTorch. `score_dataset` is a stage of a Ray Data pipeline. `score_items` goes through any
+iterable in its order with actors of its own, since a Ray dataset made on this machine would have to hold all items
+before the first is scored.
 """
 
+import gc
+import inspect
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-
-from .. import image, scoring
-from ..config import MetricConfig
+from ..config import PRECISIONS, MetricConfig
 from ..errors import AigciqaError, InputError
-from ..metric import Metric
+from ..program import collect
 from ..records import Row
-from ..registry import create_metric
+from ..registry import create_metric, metric_info
 from ..sources import Item
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     from ray.data import Dataset
 
+    from ..metric import Metric
+
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 FORWARDS = 8  # per call of an actor, whose network waits at the beginning of each for the first pictures
 HEAVY = 32 << 20  # bytes of encoded pictures that are sent to an actor at a time
+UNCHANGED = -1
 RESTARTS = 2  # of an actor whose process or machine is lost
 
 
@@ -236,26 +240,29 @@ class _Job:
         _positive("cpus_per_actor", self.cpus)
         if self.how["on_error"] not in ("row", "stop"):
             raise InputError(f"on_error must be row or stop, not {self.how['on_error']!r}")
-        if self.precision not in scoring.PRECISIONS:
-            raise InputError(f"precision must be {', '.join(scoring.PRECISIONS)}, not {self.precision!r}")
-        arguments = dict(self.metric) if isinstance(self.metric, Mapping) else {"source": self.metric}
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision must be {', '.join(PRECISIONS)}, not {self.precision!r}")
+        arguments: dict[str, Any] = (
+            dict(self.metric) if isinstance(self.metric, Mapping) else {"source": self.metric}
+        )
         if "device" in arguments:
             raise InputError("Ray gives each actor its device; leave device out")
         self.arguments = arguments
-        metric = create_metric(**arguments, device="cpu")  # for its config alone
-        _ = metric.dimension
-        self.config: MetricConfig = metric.config
-        self.rows_per_call = FORWARDS * metric.batch(torch.device("cuda" if self.gpu else "cpu"))
+        inspect.signature(create_metric).bind(**arguments)
+        hub = {name: arguments.get(name) for name in ("token", "offline", "cache_dir")}
+        self.config: MetricConfig = metric_info(arguments["source"], **hub)
+        self.config.dimension(arguments.get("dimension"))
+        size = _positive("batch_size", arguments.get("batch_size"))
+        self.rows_per_call = FORWARDS * (size or self.config.transform.batch("cuda" if self.gpu else "cpu"))
         if self.config.mode == "NR" and self.columns[1] is not None:
             raise InputError(
                 f"{self.config.name} judges a picture alone; give no reference_column, or use fr-aigciqa"
             )
         # Ray sets as many threads of OpenMP, which are torch's, as an actor has cores
         self.resources: dict[str, Any] = {"num_gpus": 1} if self.gpu else {"num_cpus": self.cpus}
-        if not self.gpu and self.how["workers"] is None:
-            self.how["workers"] = min(self.cpus, scoring.THREADS)
-        # relative paths and the limit of pixels mean there what they mean here
-        self.folder, self.max_pixels = Path.cwd(), image.MAX_PIXELS
+        # relative paths and the limit of pixels, where it was changed, mean there what they mean here
+        self.folder = Path.cwd()
+        self.max_pixels: int | None = getattr(sys.modules.get("aigciqa.image"), "MAX_PIXELS", UNCHANGED)
 
     def check(self, names: list[str]) -> None:
         """See that a dataset has the columns that are read, and not those that are added."""
@@ -280,18 +287,29 @@ class _Actor:
             os.chdir(job.folder)
         except OSError:  # another machine, on which a relative path may be another picture's
             os.chdir(os.sep)
-        image.MAX_PIXELS = job.max_pixels
-        self.job = job
+        gc.disable()
+        from .. import image, scoring
+
+        collect()
+        if job.max_pixels != UNCHANGED:
+            image.MAX_PIXELS = job.max_pixels
+        self.job, self.how = job, job.how
+        if not job.gpu and job.how["workers"] is None:
+            self.how = job.how | {"workers": min(job.cpus, scoring.THREADS)}
         self.metric: Metric | None = None
 
     def rows(self, items: Iterable[Item]) -> Iterator[Row]:
+        import torch
+
+        from .. import scoring
+
         if self.metric is None:  # not in the constructor, whose errors Ray tells only as text
             metric = create_metric(**self.job.arguments)
-            half = self.job.precision != "fp32"
-            self.metric = metric.to(scoring.PRECISIONS[self.job.precision]) if half else metric
+            scoring.in_precision(metric, self.job.precision)
             # once, and not at every call
             metric.network = scoring.ready(metric.network, metric.config, torch.get_num_threads())
-        return scoring.score_items(self.metric, items, **self.job.how)
+            self.metric = metric
+        return scoring.score_items(self.metric, items, **self.how)
 
     def score(self, number: int, items: list[Item]) -> tuple[int, list[Row]]:
         return number, list(self.rows(items))
