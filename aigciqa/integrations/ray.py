@@ -33,7 +33,7 @@ Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 FORWARDS = 8  # per call of an actor, whose network waits at the beginning of each for the first pictures
 HEAVY = 32 << 20  # bytes of encoded pictures that are sent to an actor at a time
-UNCHANGED = -1
+UNCHANGED = -1  # the limit of pixels, which may be None
 RESTARTS = 2  # of an actor whose process or machine is lost
 
 
