@@ -217,10 +217,8 @@ class _Trainer:
             if frozen or (r.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 module.eval()
         progress = Progress(f"epoch {self.epoch + 1}/{r.epochs}", len(made), begun=self.step, shown=self.main)
-        with (
-            progress,
-            ThreadPoolExecutor(1) as ahead,
-        ):  # the next batch is put together while this one is learned from
+        # the next batch is put together while this one is learned from
+        with progress, ThreadPoolExecutor(1) as ahead:
             load = lambda i: self.feed.batch(made[i], draws if r.augment else None)  # noqa: E731
             waiting = ahead.submit(load, self.step) if self.step < len(made) else None
             for i in range(self.step, len(made)):

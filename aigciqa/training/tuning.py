@@ -29,6 +29,7 @@ from .files import save_whole
 from .initial import initial_network
 from .ladders import rows_of_ladders
 from .losses import combined
+from .progress import Progress
 
 TILE = 160  # pixels
 PLACES = 4  # of a ladder, of which the one that its last step changes most is shown
@@ -184,8 +185,10 @@ class _Tuning:
             for name, part in parts.items():
                 part.load_state_dict(saved[name])
         steps = epochs * (len(self.ladders) // LADDERS)
+        progress = Progress("tuning", steps, begun=begun * (steps // epochs))
         terms: list[list[float]] = []
-        with ThreadPoolExecutor(1) as ahead:  # the next step is put together while this one is learned from
+        # the next step is put together while this one is learned from
+        with progress, ThreadPoolExecutor(1) as ahead:
             for epoch in range(begun, epochs):
                 torch.manual_seed(self.seed + epoch)
                 made = self.plan(epoch)
@@ -197,6 +200,7 @@ class _Tuning:
                         waiting = load(i + 1)
                     at = epoch * len(made) + i
                     terms.append(self.learn(seen, at, steps))
+                    progress.done()
                     if (at + 1) % SAID_EVERY == 0:
                         ladders, people, kinds, ordered = np.mean(terms[-SAID_EVERY:], 0)
                         report(
