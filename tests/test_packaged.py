@@ -244,8 +244,10 @@ def test_accuracy_is_said_only_where_it_was_measured(tmp_path):
 
 def test_a_tuned_network_does_not_see_what_it_is_judged_by(tmp_path, monkeypatch):
     """A fifth of photographs and of synthetic pictures, by whole groups; and nothing of generated pictures."""
-    (tmp_path / "synthetic").mkdir()
-    for name, groups in (("photographs", 40), ("generated", 5), ("empty", 5), ("synthetic/aligned", 20)):
+    for folder in ("synthetic", "degraded"):
+        (tmp_path / folder).mkdir()
+    sizes = {"photographs": 40, "generated": 5, "empty": 5, "synthetic/aligned": 20, "degraded/aligned": 5}
+    for name, groups in sizes.items():
         lines = ["picture,group,quality"]
         for number in range(2 * groups):
             picture = tmp_path / f"{name}-{number}.png"
