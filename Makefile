@@ -69,7 +69,7 @@ wheel: .venv/build  ## build dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
-checkpoints: .venv/synthesize  ## make the packaged checkpoints again (Debian; RATINGS=DIR; an hour on two idle cores)
+checkpoints: .venv/synthesize  ## make the packaged checkpoints again (Debian; RATINGS=DIR; over an hour on two idle cores)
 	@test -d "$(RATINGS)/biq2021" -a -d "$(RATINGS)/avt" || \
 		{ echo "make checkpoints RATINGS=DIR, a folder with the rated pictures biq2021 and avt"; exit 2; }
 	mkdir -p $(PHOTOS)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -97,8 +98,9 @@ def build(kind: str, data: tuple[DataSource, ...], work: Path, out: Path) -> Non
     config = replace(recipe(kind, expert, data, work), hidden=width, members=1, bounded=True).config()
     if kind == "none":
         save_checkpoint(work / "runs" / name, config, state)
-        seen, _ = to_degrade(work)
-        made = train_map_head(str(work / "runs" / name), seen, hidden=MAP_HIDDEN)
+        learned, _ = to_degrade(pd.read_csv(work / "photographs.csv"))
+        paths = [Path(path) for path in learned["picture"]]
+        made = train_map_head(str(work / "runs" / name), paths, hidden=MAP_HIDDEN)
         state |= {f"map_head.{key}": value for key, value in made.items()}
         config = config.with_(map_hidden=MAP_HIDDEN)
     config = config.with_(

@@ -32,9 +32,7 @@ COMPRESSED = (  # what people who rate photographs seldom see, and take for shar
     "jpeg", "webp", "super_resolution", "denoised", "autoencoder",
     "enlarged_bicubic", "enlarged_nearest", "enlarged_sharpened",
 )  # fmt: skip
-UNSEEN = (
-    6  # one of so many rated photographs is not degraded, to learn or to draw maps; `unseen.txt` lists them
-)
+UNSEEN = 6  # one of so many rated photographs is not degraded in training; `unseen.txt` lists them
 SOURCES = ("photographs", "generated", "synthetic")
 IMAGENET = "lite0.safetensors"  # the backbone as it comes
 
@@ -121,15 +119,17 @@ def degraded(photos: pd.DataFrame, folder: Path, networks: Path | None) -> None:
     )
     made = made[made["relation"] == "aligned"].drop(columns=["relation", "correspondence"])
     of = photos.set_index("picture").loc[made["group"]]
-    made["group"], made["quality"] = (
-        of["group"].to_numpy(),
-        of["quality"].to_numpy() * made["quality"] / PRISTINE,
-    )
+    made["group"] = of["group"].to_numpy()
+    made["quality"] = of["quality"].to_numpy() * made["quality"] / PRISTINE
     # beside the photographs themselves, so that both are cut into the same folds
     everything = pd.concat([made, photos.assign(generator="photograph")]).round(4)
     everything.to_csv(folder / "aligned.csv", index=False)
-    some = everything["generator"].isin((*COMPRESSED, "pristine", "photograph"))
-    everything[some].to_csv(folder / "compressed.csv", index=False)
+    compressed(everything).to_csv(folder / "compressed.csv", index=False)
+
+
+def compressed(pictures: pd.DataFrame) -> pd.DataFrame:
+    """Those of `COMPRESSED`, and undamaged ones."""
+    return pictures[pictures["generator"].isin((*COMPRESSED, "pristine", "photograph"))]
 
 
 def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
@@ -152,11 +152,11 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         networks=work / "networks",
     )
     everything = pd.read_csv(manifest, keep_default_na=False)
-    aligned = everything["relation"] == "aligned"
-    everything[aligned].to_csv(manifest.with_name("aligned.csv"), index=False)
-    everything[~aligned].to_csv(manifest.with_name("unaligned.csv"), index=False)
-    compressed = aligned & everything["generator"].isin((*COMPRESSED, "pristine"))
-    everything[compressed].to_csv(manifest.with_name("compressed.csv"), index=False)
+    is_aligned = everything["relation"] == "aligned"
+    aligned = everything[is_aligned]
+    aligned.to_csv(manifest.with_name("aligned.csv"), index=False)
+    everything[~is_aligned].to_csv(manifest.with_name("unaligned.csv"), index=False)
+    compressed(aligned).to_csv(manifest.with_name("compressed.csv"), index=False)
     looks = photos[["picture", "group"]].assign(authenticity=AUTHENTIC)
     looks.to_csv(work / "authentic.csv", index=False)
     empty = empty_pictures(work / "empty")
@@ -164,15 +164,12 @@ def prepare(args: argparse.Namespace) -> dict[str, tuple[DataSource, ...]]:
         table.round(4).to_csv(work / f"{name}.csv", index=False)
         referenced(table, sources).round(4).to_csv(work / f"{name}-referenced.csv", index=False)
 
-    learned, unseen = to_degrade(work)
-    (work / "unseen.txt").write_text("\n".join(map(str, unseen)) + "\n")
+    learned, unseen = to_degrade(photos)
+    (work / "unseen.txt").write_text("\n".join(unseen["picture"]) + "\n")
     if "none" in args.kinds:
-        some = photos["picture"].isin(map(str, learned))
-        degraded(photos[some], work / "degraded", work / "networks")
-        paths = [str(manifest.parent / name) for name in everything["picture"][aligned]]
-        pictures = pd.concat([photos, everything[aligned][["group"]].assign(picture=paths)])[
-            ["picture", "group"]
-        ]
+        degraded(learned, work / "degraded", work / "networks")
+        paths = [str(manifest.parent / name) for name in aligned["picture"]]
+        pictures = pd.concat([photos, aligned.assign(picture=paths)])[["picture", "group"]]
         natural(pictures, work / "hub", work / "natural.csv")
 
     return {
@@ -189,7 +186,7 @@ def source(file: Path, **fields: Any) -> DataSource:
     return DataSource(str(file), score_range=(0.0, 5.0), **fields)
 
 
-def to_degrade(work: Path) -> tuple[list[Path], list[Path]]:
+def to_degrade(photos: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rated photographs to be degraded, to learn from, and those to measure with how well damage is seen."""
-    paths = [Path(path) for path in pd.read_csv(work / "photographs.csv")["picture"]]
-    return [p for i, p in enumerate(paths) if i % UNSEEN], paths[::UNSEEN]
+    unseen = np.arange(len(photos)) % UNSEEN == 0
+    return photos[~unseen], photos[unseen]
