@@ -27,7 +27,7 @@ STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.11.0", "full": "v0.7.0", "partial": "v0.7.0"}
+REVISIONS = {"none": "v0.11.1", "full": "v0.7.0", "partial": "v0.7.0"}
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:
