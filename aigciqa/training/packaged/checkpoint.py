@@ -22,12 +22,12 @@ MAP_HIDDEN = 96  # channels of the head that draws maps
 # Averaging draws scores together. They are stretched by a factor, so that a score goes to the middle of the scale, and
 # then bounded (`MetricConfig.bounded`). Their order stays. docs/accuracy.md has what that does to held-out scores.
 STRETCHED: dict[str, dict[str, tuple[float, float]]] = {
-    "none": {"quality": (2.7, 2.7), "authenticity": (2.0, 2.85)},
+    "none": {"quality": (2.7, 2.75), "authenticity": (2.0, 2.85)},
     "full": {"quality": (1.1, 2.5), "correspondence": (1.7, 2.7)},
     "partial": {"quality": (1.4, 2.5), "authenticity": (1.4, 2.5), "correspondence": (1.0, 2.5)},
 }
 MIDDLE = sum(BASE.score_range) / 2
-REVISIONS = {"none": "v0.11.1", "full": "v0.7.0", "partial": "v0.7.0"}
+REVISIONS = {"none": "v0.12.0", "full": "v0.7.0", "partial": "v0.7.0"}
 
 
 def averaged(states: Sequence[dict[str, Tensor]], shares: Floats) -> dict[str, Tensor]:
