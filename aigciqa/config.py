@@ -10,6 +10,11 @@ from typing import Any
 from .errors import CheckpointError, InputError
 
 FORMAT = 1
+# The Hub's client makes paths of a repository's name and of a revision, so neither may lead elsewhere.
+REPO = r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?"
+REPO_IS = "owner/name of letters, digits, '.', '-' and '_', without '--' or '..'"
+REVISION = r"(?=.{1,200}$)(?!.*\.\.)\w[\w.-]*(?:/[\w-][\w.-]*)*"
+REVISION_IS = "a branch, tag or commit of letters, digits, '.', '-', '_' and '/', without '..'"
 LONGEST = 1 << 20  # bytes; a config is about a page
 PIXELS = 1 << 26  # that the backbone sees of one picture, at most
 MODES = {"none": "NR", "full": "FR", "partial": "PR"}
@@ -157,14 +162,14 @@ class MetricConfig:
                 "text without control characters",
             ),
             (
-                self.repo is None or _matches(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", self.repo),
+                self.repo is None or _matches(REPO, self.repo),
                 "repo",
-                "null, or owner/name",
+                f"null, or {REPO_IS}",
             ),
             (
-                self.revision is None or _matches(r"(?!.*\.\.)\w[\w./-]{0,199}", self.revision),
+                self.revision is None or _matches(REVISION, self.revision),
                 "revision",
-                "null, or letters, digits, '.', '-', '_' and '/'",
+                f"null, or {REVISION_IS}",
             ),
         ):
             if not ok:

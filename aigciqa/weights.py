@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .config import LONGEST, MetricConfig, read_config
+from . import hub
+from .config import LONGEST, REPO, REPO_IS, REVISION, REVISION_IS, MetricConfig, read_config
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -86,55 +87,58 @@ class Source:
         else:
             # from the commit that the config came from, even if the branch has moved on since
             path = self._fetch(WEIGHTS, self.repo, self._config_folder.name, most)
-        _check_size(str(path), path.stat().st_size, most)
-        _verify(path, config, from_hub=path.parent != self.folder)
-        return path
+        if not path.is_file():  # reading a device or a pipe would not end
+            raise CheckpointError(f"{path} is not a file; remove it to fetch the file again")
+        hub.check_size(str(path), path.stat().st_size, most)
+        if (digest := _digest(path)) == config.sha256:
+            return path
+        if path.parent == self.folder:
+            dealt_with = (
+                "the two files are not of one checkpoint, or one is damaged: copy or write both again"
+            )
+        elif self._offline:
+            dealt_with = (
+                f"it was left in the cache, because it cannot be fetched again offline: {path.resolve()}"
+            )
+        else:
+            dealt_with = hub.discard(path, digest)
+        raise CheckpointError(
+            f"wrong checksum, not used: {path} has SHA-256 {digest[:16]}…, its config pins "
+            f"{config.sha256[:16] or 'none'}…; {dealt_with}"
+        )
 
     def _fetch(
         self, file: str, repo: str | None, revision: str | None, most: int | None, pinned: bool = False
     ) -> Path:
         """One file of a Hub repository; for `pinned` content whatever the cache holds is as good."""
-        from huggingface_hub import hf_hub_download
-
         assert repo is not None
-        where = {
-            "revision": revision,
-            "token": self.token,
-            "cache_dir": None if self.cache_dir is None else Path(self.cache_dir),
-            "library_name": "aigciqa",
-        }
-        if (offline := self.offline) is None:
-            from huggingface_hub.constants import HF_HUB_OFFLINE as offline
         errors: list[Exception] = []
-        for cached_only in (True, False) if pinned and not offline else (bool(offline),):
+        for cached_only in (True, False) if pinned and not self._offline else (self._offline,):
             try:
-                if not cached_only:  # its size first, before the disk is filled
-                    found: Any = hf_hub_download(repo, file, dry_run=True, **where)  # type: ignore[call-overload]
-                    _check_size(f"{file} of {repo}", found.file_size or 0, most)
-                return Path(hf_hub_download(repo, file, local_files_only=cached_only, **where))  # type: ignore[call-overload]
+                return hub.fetch(
+                    file,
+                    repo,
+                    revision,
+                    most,
+                    cached_only=cached_only,
+                    token=self.token,
+                    cache_dir=self.cache_dir,
+                )
             except CheckpointError:
                 raise
             except Exception as error:  # the client raises its HTTP library's errors as they come
                 errors.append(error)
-        raise CheckpointError(self._advice(file, repo, revision, bool(offline), errors[-1])) from errors[-1]
-
-    def _advice(self, file: str, repo: str, revision: str | None, offline: bool, error: Exception) -> str:
-        from huggingface_hub import constants
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        cache = Path(self.cache_dir or constants.HF_HUB_CACHE)
-        if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # what went wrong before the client looked into its cache
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        at = f" --revision {revision}" if revision else ""
         missing = f"there is no folder {self.name!r} here; " if self.name == repo else ""
-        return (
-            f"{missing}cannot get {file} of {repo} (revision {revision or 'main'}) from the Hugging Face Hub"
-            f"{', which is switched off (offline)' if offline else f' at {constants.ENDPOINT}'}, "
-            f"and the cache {cache} does not hold it.\n  cause: {reason}\n"
-            f"  by hand, where there is a network: hf download {repo} {CONFIG} {WEIGHTS}{at} --local-dir DIR\n"
-            f'  then copy DIR here and use create_metric("DIR")'
-        )
+        how = hub.advice(file, repo, revision, self._offline, self.cache_dir, errors[-1])
+        raise CheckpointError(missing + how) from errors[-1]
+
+    @property
+    def _offline(self) -> bool:
+        if self.offline is not None:
+            return self.offline
+        from huggingface_hub.constants import HF_HUB_OFFLINE
+
+        return bool(HF_HUB_OFFLINE)
 
 
 def parse_source(
@@ -154,23 +158,32 @@ def parse_source(
         CheckpointError: when it is none of these.
     """
     name = os.fspath(source)
-    hub = {"token": token, "offline": offline, "cache_dir": cache_dir}
+    how = {"token": token, "offline": offline, "cache_dir": cache_dir}
     if name in packaged_names() and isinstance(source, str):
-        return Source(name, folder=PACKAGED / name, **hub)  # type: ignore[arg-type]
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return Source(name, folder=folder, **hub)  # type: ignore[arg-type]
-    repo = r"(?:hf-hub:)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?"
-    if isinstance(source, str) and (match := re.fullmatch(repo, name, re.ASCII)):
-        return Source(name, repo=match["repo"], revision=match["revision"], **hub)  # type: ignore[arg-type]
-    if name and folder.exists():
+        return Source(name, folder=PACKAGED / name, **how)  # type: ignore[arg-type]
+    try:
+        folder = Path(name).expanduser()
+        is_folder, is_there = bool(name) and folder.is_dir(), bool(name) and folder.exists()
+    except (OSError, RuntimeError, ValueError):  # a name that no path can have, or the home of nobody
+        is_folder = is_there = False
+    if is_folder:
+        return Source(name, folder=folder, **how)  # type: ignore[arg-type]
+    repo, at, revision = name.removeprefix("hf-hub:").partition("@")
+    if isinstance(source, str) and re.fullmatch(REPO, repo, re.ASCII):
+        if at and not re.fullmatch(REVISION, revision, re.ASCII):
+            raise CheckpointError(
+                f"{name[:200]!r}: the revision after '@' must be {REVISION_IS}, not {revision[:200]!r}"
+            )
+        return Source(name, repo=repo, revision=revision or None, **how)  # type: ignore[arg-type]
+    if is_there:
         raise CheckpointError(f"{name} is a file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     names = packaged_names()
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name[:200], names, n=1)
     raise CheckpointError(
-        f"no metric, folder or Hub repository {name!r}"
+        f"no metric, folder or Hub repository {name[:200]!r}"
         + (f"; did you mean {near[0]!r}?" if near else "")
-        + f" Metrics: {', '.join(names)}. A Hub repository is written org/repo or hf-hub:org/repo@revision."
+        + f" Metrics: {', '.join(names)}. A Hub repository is written org/repo or hf-hub:org/repo@revision, "
+        f"where org/repo is {REPO_IS}."
     )
 
 
@@ -255,26 +268,9 @@ def save_checkpoint(
     return config
 
 
-def _check_size(what: str, size: int, most: int | None) -> None:
-    if most is not None and size > most:
-        raise CheckpointError(
-            f"{what} has {size:,} bytes, where a checkpoint of this config has at most {most:,}; not used"
-        )
-
-
-def _verify(path: Path, config: MetricConfig, from_hub: bool) -> None:
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    if digest.hexdigest() == config.sha256:
-        return
-    dealt_with = "the two files are not of one checkpoint, or one is damaged: copy or write both again"
-    if from_hub:
-        for cached in {path.resolve(), path}:  # the blob, and the link to it
-            cached.unlink(missing_ok=True)
-        dealt_with = "it was removed from the cache; try again, and if it persists tell the publisher"
-    raise CheckpointError(
-        f"wrong checksum, not used: {path} has SHA-256 {digest.hexdigest()[:16]}…, its config pins "
-        f"{config.sha256[:16] or 'none'}…; {dealt_with}"
-    )
+    return digest.hexdigest()
