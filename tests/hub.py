@@ -55,9 +55,11 @@ class Hub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.cut: list[int] = []  # each next storage answer breaks off after so many bytes
         self.status: int | None = None  # answer everything with this
-        # by file name: status, wait (seconds), announce (its size), send (instead of its content), length
-        # (Content-Length of that), chunked (no length at all)
+        # by file name: status, wait (seconds), announce (its size), send (instead of its content, or parts of that),
+        # length (Content-Length of that), encoding (of that), chunked (no length at all), headers (instead of the
+        # true ones), honest (how many requests for its address get the true ones before), call (this, at each request)
         self.faults: dict[str, dict] = {}
+        self.sent = 0  # bytes of what was sent instead
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.storage = f"http://localhost:{self.server.server_port}"  # another host, as the real one's is
@@ -163,15 +165,17 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit}
         fault = self.hub.faults.get(file, {})
         time.sleep(fault.get("wait", 0))
+        if "call" in fault:
+            fault["call"]()
         if status := fault.get("status"):
-            return self.fail(status, None, headers)
+            return self.fail(status, None, headers, fault)
         announced = fault.get("announce", len(content))
         if not file.endswith(".safetensors"):
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             headers |= {"ETag": f'"{blob}"'} | (
                 {"X-Linked-Size": str(announced)} if "announce" in fault else {}
             )
-            return self.send(content, headers, fault=fault)
+            return self.send(content, headers | self.hostile(fault), fault=fault)
         sha256 = hashlib.sha256(content).hexdigest()
         self.hub.blobs.setdefault(sha256, content)
         headers |= {
@@ -180,10 +184,16 @@ class _Handler(BaseHTTPRequestHandler):
             "Location": f"{self.hub.storage}/storage/{sha256}",
             "Content-Length": "0",
         }
+        headers |= self.hostile(fault)
         self.send_response(302)
         for key, value in headers.items():
             self.send_header(key, value)
         return self.end_headers()
+
+    def hostile(self, fault: dict) -> dict[str, str]:
+        """The headers that this answer has instead of the true ones."""
+        fault["honest"] = fault.get("honest", 0) - 1
+        return fault.get("headers", {}) if fault["honest"] < 0 else {}
 
     # -- writing
 
@@ -306,26 +316,36 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
 
-    def lie(self, fault: dict, announced: int, headers: dict[str, str]):
+    def lie(self, fault: dict, announced: int, headers: dict[str, str], status: int = 200):
         """Other bytes than the file has, or another length than was said."""
-        self.send_response(200)
+        self.send_response(status)
         length = {"Transfer-Encoding": "chunked"} if fault.get("chunked") else {}
         length = length or {"Content-Length": str(fault.get("length", announced))}
+        length |= {"Content-Encoding": fault["encoding"]} if "encoding" in fault else {}
         for key, value in (headers | length).items():
             self.send_header(key, value)
         self.end_headers()
         self.close_connection = True
+        sends = fault["send"]
+        if isinstance(sends, bytes):
+            sends = (sends[start : start + (1 << 20)] for start in range(0, len(sends), 1 << 20))
         with contextlib.suppress(OSError):  # the client has had enough
-            for start in range(0, len(fault["send"]), 1 << 20):
-                part = fault["send"][start : start + (1 << 20)]
+            for part in sends:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if fault.get("chunked") else part)
+                self.hub.sent += len(part)
             self.wfile.write(b"0\r\n\r\n" if fault.get("chunked") else b"")
             self.wfile.flush()
 
-    def fail(self, status: int, code: str | None, headers: dict[str, str] | None = None):
+    def fail(
+        self, status: int, code: str | None, headers: dict[str, str] | None = None, fault: dict | None = None
+    ):
+        headers = (headers or {}) | (self.hostile(fault) if fault else {})
+        if fault and "send" in fault and self.command == "GET":
+            self.lie(fault, 0, headers, status)
+            return
         body = json.dumps({"error": code or "failed"}).encode()
         self.send_response(status)
-        for key, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for key, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
         if code:
             self.send_header("X-Error-Code", code)
