@@ -119,6 +119,133 @@ def test_damaged_cache_heals(hub, published, create, picture, tmp_path):
     assert torch.equal(create()(picture()), expected)
 
 
+def entry(tmp_path):
+    """The weights' place in the snapshot of the cache."""
+    [path] = (tmp_path / "cache").rglob("snapshots/*/model.safetensors")
+    return path
+
+
+def put_elsewhere(path, victim):
+    path.unlink()
+    path.symlink_to(victim)
+
+
+def blob_elsewhere(path, victim):
+    put_elsewhere(path.resolve(), victim)
+
+
+def blobs_elsewhere(path, victim):
+    folder = path.resolve().parent
+    victim.rename(folder / victim.name)
+    folder.rename(victim.with_name("blobs"))
+    folder.symlink_to(victim.with_name("blobs"))
+    put_elsewhere(path, f"../../blobs/{victim.name}")
+
+
+def snapshot_elsewhere(path, victim):
+    path.unlink()
+    commit = path.parent
+    (commit / "config.json").resolve().replace(commit / "config.json")  # its link would lead nowhere
+    commit.rename(victim.with_name("commit"))
+    commit.symlink_to(victim.with_name("commit"))
+    victim.rename(path)
+
+
+def by_hand(path, victim):
+    path.unlink()
+    victim.rename(path)
+
+
+def of_another_repository(path, victim):
+    blobs = path.parents[3] / "models--other--one" / "blobs"
+    blobs.mkdir(parents=True)
+    victim.rename(blobs / ("a" * 64))
+    put_elsewhere(path, f"../../../models--other--one/blobs/{'a' * 64}")
+
+
+def by_a_detour(path, victim):
+    (path.resolve().parent / "link").symlink_to(victim.parent)
+    put_elsewhere(path, f"../../blobs/link/{victim.name}")
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        put_elsewhere,
+        blob_elsewhere,
+        blobs_elsewhere,
+        snapshot_elsewhere,
+        by_hand,
+        of_another_repository,
+        by_a_detour,
+    ],
+)
+def test_what_the_client_did_not_put_into_the_cache_is_never_removed(
+    hub, published, create, tmp_path, change, offline
+):
+    """A wrong checksum removes no file that an entry of the cache is linked to."""
+    create().load()
+    (tmp_path / "mine").mkdir()
+    victim = tmp_path / "mine" / "other-weights"
+    victim.write_bytes(b"of great value")
+    change(entry(tmp_path), victim)
+    before = {p: p.is_symlink() or p.read_bytes() for p in tmp_path.rglob("*") if not p.is_dir()}
+    for _ in range(2):
+        with pytest.raises(
+            aigciqa.CheckpointError, match=r"wrong checksum, not used.* it was left"
+        ) as caught:
+            create(offline=offline).load()
+        assert str(entry(tmp_path).resolve()) in str(caught.value)
+    after = {p: p.is_symlink() or p.read_bytes() for p in tmp_path.rglob("*") if not p.is_dir()}
+    assert after == before
+    assert b"of great value" in after.values()
+
+
+def test_offline_nothing_is_removed(hub, published, create, picture, tmp_path):
+    """A damaged blob is of no use, but what is there cannot be fetched again."""
+    expected = create()(picture())
+    blob = entry(tmp_path).resolve()
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + b"?")
+    with pytest.raises(aigciqa.CheckpointError, match="cannot be fetched again offline"):
+        create(offline=True).load()
+    assert blob.read_bytes() == content[:-1] + b"?"
+    blob.write_bytes(content)
+    assert torch.equal(create(offline=True)(picture()), expected)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_blob_that_another_revision_needs(hub, published, create, picture, tmp_path, damaged):
+    """It stays where it is right and only named wrongly by a later commit; damaged, it is fetched anew for both."""
+    expected = create(f"{REPO}@v1")(picture())
+    blob = entry(tmp_path).resolve()
+    if damaged:
+        blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+        hub.repo(REPO).commit({"README.md": b"more"}, "v2")
+    else:
+        hub.repo(REPO).commit({"model.safetensors": b"others"}, "v2")
+        hub.faults["model.safetensors"] = {"headers": {"X-Linked-ETag": f'"{blob.name}"'}}
+        lie = tiny_config(sha256="0" * 64)
+        hub.repo(REPO).commit({"config.json": lie.to_json().encode()}, "v2")
+    with pytest.raises(aigciqa.CheckpointError, match="it was removed from the cache"):
+        create(f"{REPO}@v2").load()
+    assert blob.exists() is not damaged
+    hub.faults.clear()
+    assert torch.equal(create(f"{REPO}@v1", offline=not damaged)(picture()), expected)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe", "folder"])
+def test_what_is_no_file_in_the_cache_is_not_read(hub, published, create, tmp_path, target):
+    create().load()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    put_elsewhere(entry(tmp_path), tmp_path / target)
+    with pytest.raises(aigciqa.CheckpointError, match="is not a file; remove it to fetch the file again"):
+        create(offline=True).load()
+    assert (tmp_path / target).exists()
+
+
 def test_offline_with_cache(hub, published, create, picture):
     expected = create()(picture())
     hub.requests.clear()
