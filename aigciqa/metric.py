@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import image
+from . import image, limits
 from .config import MetricConfig
 from .errors import InputError
 from .image import Pictures
@@ -109,7 +109,10 @@ class Metric(nn.Module):
 
     def batch(self, device: torch.device) -> int:
         """Pictures per forward pass on a device: `batch_size`, or a size that suits it."""
-        return self.batch_size or self.config.transform.batch(device.type)
+        if self.batch_size:
+            return self.batch_size
+        within = limits.WORK // (self.network.image_bytes or 1)  # of images, in the memory that one may take
+        return int(max(1, min(within, self.config.transform.batch(device.type))))
 
     # -- scoring
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .config import MetricConfig
 from .errors import CheckpointError
 from .lite import NAME, EfficientNetLite0
+from .memory import working_memory
 from .stages import MapHead, Stages
 from .weights import HEADER, Source, check_weights, load_weights
 
@@ -29,6 +30,8 @@ class Network(nn.Module):
     Args:
         config: what to build. Weights are random until loaded.
     """
+
+    image_bytes = 0  # working memory for one image, where it is more than little; see `aigciqa.memory`
 
     def __init__(self, config: MetricConfig):
         super().__init__()
@@ -174,7 +177,7 @@ def blank_network(config: MetricConfig) -> Network:
     """The network that `config` describes on the meta device, which takes no memory however large it is.
 
     Raises:
-        CheckpointError: when there is no such network.
+        CheckpointError: when there is no such network, or it needs more memory than `aigciqa.limits.WORK`.
 
     Examples:
         >>> from aigciqa import paper_config
@@ -183,7 +186,7 @@ def blank_network(config: MetricConfig) -> Network:
     """
     try:
         with torch.device("meta"):
-            return Network(config)
+            network = Network(config)
     except CheckpointError:
         raise
     except Exception as error:  # architectures raise nearly anything for a size or a feature they do not have
@@ -193,6 +196,8 @@ def blank_network(config: MetricConfig) -> Network:
             f"timm {timm.__version__} cannot build {config.backbone} with feature {config.feature} and crop "
             f"{config.transform.crop}: {type(error).__name__}: {error}"
         ) from None
+    network.image_bytes = working_memory(network, config)
+    return network
 
 
 def open_network(config: MetricConfig, source: Source) -> Network:
@@ -241,8 +246,10 @@ def _filled(network: Network, config: MetricConfig, state: Mapping[str, Tensor])
             )
     network.load_state_dict(state, assign=True)
     if any(t.is_meta for t in chain(network.parameters(), network.buffers())):
+        image_bytes = network.image_bytes
         network = Network(config)  # it has computed buffers, which are in no file
         network.load_state_dict(state)
+        network.image_bytes = image_bytes
     return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
