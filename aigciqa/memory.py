@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .model import Network
 
 SIDE, PIXELS = 512, 1 << 19  # of a crop, and of all views: with fewer every architecture keeps within 4 GiB
-STEPS = 30_000  # of a network that are looked at; ViT-L has a thousand
+STEPS = 15_000  # of a network that are looked at; the longest usual ones have 7,000
 REAL = 256 * MIB  # that an architecture may allocate in spite of the meta device
 
 
