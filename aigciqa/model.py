@@ -173,8 +173,12 @@ def _of_timm(name: str, feature: str, size: int) -> Any:
     return net
 
 
-def blank_network(config: MetricConfig) -> Network:
+def blank_network(config: MetricConfig, to_score: bool = True) -> Network:
     """The network that `config` describes on the meta device, which takes no memory however large it is.
+
+    Args:
+        config: what to build.
+        to_score: whether the network will be used, so that its working memory is held to `aigciqa.limits.WORK`.
 
     Raises:
         CheckpointError: when there is no such network, or it needs more memory than `aigciqa.limits.WORK`.
@@ -196,8 +200,14 @@ def blank_network(config: MetricConfig) -> Network:
             f"timm {timm.__version__} cannot build {config.backbone} with feature {config.feature} and crop "
             f"{config.transform.crop}: {type(error).__name__}: {error}"
         ) from None
-    network.image_bytes = working_memory(network, config)
+    if to_score:
+        network.image_bytes = working_memory(network, config)
     return network
+
+
+def most_bytes(network: Network) -> int:
+    """How many bytes a file of a network's weights can have."""
+    return HEADER + 8 + sum(8 * tensor.numel() for tensor in network.state_dict().values())
 
 
 def open_network(config: MetricConfig, source: Source) -> Network:
@@ -211,10 +221,8 @@ def open_network(config: MetricConfig, source: Source) -> Network:
         CheckpointError: when its weights cannot be found or fetched, or are not those of the config.
     """
     network = blank_network(config)
-    expected = network.state_dict()
-    most = HEADER + 8 + sum(8 * tensor.numel() for tensor in expected.values())
-    path = source.weights(config, most)
-    check_weights(path, expected, config)
+    path = source.weights(config, most_bytes(network))
+    check_weights(path, network.state_dict(), config)
     return _filled(network, config, load_weights(path))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import MetricConfig
 from ..errors import CheckpointError, InputError
-from ..model import Network
+from ..model import Network, blank_network, most_bytes
 from ..weights import load_weights, parse_source
 
 NET, TILES = "backbone.net.", "backbone.tile_net."
@@ -50,7 +50,7 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
     else:
         source = parse_source(weights)
         theirs = source.config()
-        found = load_weights(source.weights(theirs))
+        found = load_weights(source.weights(theirs, most_bytes(blank_network(theirs, to_score=False))))
         if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
             found = {k: v for k, v in found.items() if not k.startswith("head.")}  # of another scale
     if not any(k.startswith(TILES) for k in found):  # then a network for tiles begins as the other
