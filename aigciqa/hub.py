@@ -166,9 +166,12 @@ def _checked_answers(expected: _Expected) -> Iterator[None]:
 
     # All who use the client share its session, and it makes a new one after an error. So each session has the check,
     # which does nothing outside of this block.
-    if not isinstance(_http._GLOBAL_CLIENT_FACTORY, _Sessions):
-        _http._GLOBAL_CLIENT_FACTORY = _Sessions(_http._GLOBAL_CLIENT_FACTORY)
-    _with_check(_http.get_session())
+    with _http._CLIENT_LOCK:  # nobody makes a session meanwhile
+        if not isinstance(_http._GLOBAL_CLIENT_FACTORY, _Sessions):
+            _http._GLOBAL_CLIENT_FACTORY = _Sessions(_http._GLOBAL_CLIENT_FACTORY)
+        session = _http._GLOBAL_CLIENT
+    if session is not None:
+        _with_check(session)
     token = _EXPECTED.set(expected)
     try:
         yield

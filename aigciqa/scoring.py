@@ -370,7 +370,7 @@ def _runners(
         if device.type == "cpu":
             some = threads
             if threads == 1:
-                size = metric.batch_size or max(1, BATCH // metric.config.transform.views)
+                size = metric.batch_size or min(size, max(1, BATCH // metric.config.transform.views))
         runners.append(Runner(networks[device], metric.config, device, size, compiled, some))
     return runners
 

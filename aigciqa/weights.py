@@ -181,7 +181,7 @@ def parse_source(
     near = difflib.get_close_matches(name[:200], names, n=1)
     raise CheckpointError(
         f"no metric, folder or Hub repository {name[:200]!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        + (f"; did you mean {near[0]!r}?" if near else ".")
         + f" Metrics: {', '.join(names)}. A Hub repository is written org/repo or hf-hub:org/repo@revision, "
         f"where org/repo is {REPO_IS}."
     )

@@ -326,11 +326,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.close_connection = True
-        sends = fault["send"]
-        if isinstance(sends, bytes):
-            sends = (sends[start : start + (1 << 20)] for start in range(0, len(sends), 1 << 20))
+        parts = data = fault["send"]
+        if isinstance(data, bytes):
+            parts = (data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20))
         with contextlib.suppress(OSError):  # the client has had enough
-            for part in sends:
+            for part in parts:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if fault.get("chunked") else part)
                 self.hub.sent += len(part)
             self.wfile.write(b"0\r\n\r\n" if fault.get("chunked") else b"")

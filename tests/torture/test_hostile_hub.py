@@ -222,6 +222,16 @@ def test_bodies_without_end(file, body, hub, published, create, recovers, world,
     recovers()
 
 
+def test_a_transfer_that_is_resumed_for_ever(hub, published, create, recovers, monkeypatch):
+    """It breaks off each time before too much has come, and the client asks again."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    hub.faults["model.safetensors"] = {"send": bytes(4 * MIB), "length": 5 * MIB}
+    with pytest.raises(CheckpointError, match="bytes have come and the file is not whole"):
+        create().load()
+    assert hub.sent < MOST
+    recovers()
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://localhost/x", "//", "http://127.0.0.1:9/x"])
 def test_redirects(target, hub, published, create, recovers, world, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
