@@ -55,6 +55,7 @@ def info_command(metric: str, offline: bool | None) -> None:
         "revision": config.revision or "none",
         "repository": config.repo or "none",
         "sha256": config.sha256 or "none",
+        "stamp": config.stamp,
     }
     if metric in list_metrics():
         facts["MB"] = _weights(config)

@@ -379,7 +379,7 @@ def _run(
                 for row in rows():
                     file.write([row])
             elif form == "json":
-                _print_json(rows(), scorer.config)
+                _print_json(rows(), scorer.config, scorer.stamp)
             elif form == "table":
                 print_table(rows(), scorer.dimensions, click.echo)
             else:
@@ -412,9 +412,10 @@ def _check_same(row: "Row", item: "Item | None", number: int, output: str) -> No
     )
 
 
-def _print_json(rows: "Iterator[Row]", config: "MetricConfig") -> None:
+def _print_json(rows: "Iterator[Row]", config: "MetricConfig", stamp: str) -> None:
     report = {
         "metric": config.name,
+        "stamp": stamp,
         "sha256": config.sha256,
         "revision": config.revision,
         "labels": config.provenance["labels"],

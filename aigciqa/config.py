@@ -198,8 +198,10 @@ class MetricConfig:
 
     @property
     def stamp(self) -> str:
-        """Name, revision and the beginning of the checksum, as in every row of results."""
-        return f"{self.name}@{self.revision or 'local'} sha256:{self.sha256[:12]}"
+        """Of the checkpoint on PyTorch in float32, as in every row of results; see `aigciqa.stamp.stamp_of`."""
+        from .stamp import stamp_of
+
+        return stamp_of(self)
 
     def with_(self, **changes: Any) -> "MetricConfig":
         """A copy with some fields changed, validated again."""

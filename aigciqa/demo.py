@@ -248,7 +248,7 @@ def _table(metric: "Metric", scores: "Mapping[str, Tensor]") -> str:
             f"<tr><th>{html.escape(dimension)}</th><td><div class='track'><div style='width:{share:.1f}%'></div></div>"
             f"</td><td><b>{value:.2f}</b> of {low:g} to {high:g}</td></tr>"
         )
-    about = html.escape(f"{metric.config.stamp}; learned from {metric.config.provenance['labels']}")
+    about = html.escape(f"{metric.stamp}; learned from {metric.config.provenance['labels']}")
     return f"<table class='scores'>{''.join(rows)}</table><p class='quiet'>Higher is better. {about}.</p>"
 
 

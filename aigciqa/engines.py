@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import InputError
+from .stamp import stamp_of
 
 if TYPE_CHECKING:
     from .config import MetricConfig
     from .metric import Metric
+    from .onnx import OnnxMetric
     from .records import Row
     from .sources import Item
 
@@ -26,6 +28,7 @@ class Scorer:
     def __init__(self, name: str, dimension: str | None, **how: Any):
         self.how = how
         self.engine: str = how["engine"]
+        self.onnx = ""  # SHA-256 of the ONNX file that computes, if that is what does
         if how["max_pixels"]:
             from . import image
 
@@ -34,9 +37,8 @@ class Scorer:
         self.config: MetricConfig = self.metric.config() if self.engine == "ray" else self.metric.config
         chosen = self.config.dimension(dimension)
         self.dimensions = [chosen] if dimension else list(self.config.dimensions)
-        self.stamp = self.config.stamp
-        if self.half():
-            self.stamp += f" {how['precision']}"
+        precision = how["precision"] if self.half() else "fp32"
+        self.stamp = stamp_of(self.config, precision, self.onnx)
 
     def _metric(self, name: str, dimension: str | None) -> Any:
         from .registry import create_metric
@@ -69,7 +71,7 @@ class Scorer:
                 "Ray computes with PyTorch; name a metric or a checkpoint instead of an .onnx file"
             )
         if name.endswith(".onnx"):
-            return OnnxMetric(name, dimension, self.how["batch_size"])
+            return self._graph(OnnxMetric(name, dimension, self.how["batch_size"]))
         from .export import export_metric
         from .registry import create_metric
 
@@ -79,7 +81,11 @@ class Scorer:
                 f"exporting {name}; aigciqa export {name} FILE.onnx does that once for all runs", err=True
             )
             path = export_metric(metric, f"{folder}/metric.onnx")
-            return OnnxMetric(path, dimension, self.how["batch_size"])
+            return self._graph(OnnxMetric(path, dimension, self.how["batch_size"]))
+
+    def _graph(self, metric: "OnnxMetric") -> "OnnxMetric":
+        self.onnx = metric.sha256
+        return metric
 
     def load(self) -> None:
         """Open the checkpoint before the clock starts, where it is this process that computes."""

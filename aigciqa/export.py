@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from . import __version__
 from .config import MetricConfig, Transform
 from .errors import CheckpointError, InputError
+from .graph import first_line, installed
 from .metric import Metric
 from .model import Network, open_network
-from .onnx import OnnxNetwork, first_line, installed, view_shape
+from .onnx import OnnxNetwork, view_shape
 from .transform import normalise
 
 SUFFIXES: dict[str, Literal["onnx", "torch"]] = {".onnx": "onnx", ".pt2": "torch"}

@@ -9,6 +9,8 @@ MIB, GIB = 1 << 20, 1 << 30
 IMAGE_FILE = 1 * GIB  # an encoded image that is read from a file
 HELD = 256 * MIB  # an encoded image that is held in memory, such as a member of a tar shard
 TABLE = 1 * GIB  # a manifest or a table of labels, uncompressed
+GRAPH = 2 * GIB  # an ONNX file; its format allows no more
+STRUCTURE = 4 * MIB  # an ONNX file without its weights; parsed, it takes up to 75 times as much
 WORK = 4 * GIB  # working memory: of a network for one image, of one map
 
 

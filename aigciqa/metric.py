@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from . import image, limits
-from .config import MetricConfig
+from .config import PRECISIONS, MetricConfig
 from .errors import InputError
 from .image import Pictures
 from .model import open_network
+from .stamp import stamp_of
 from .transform import normalise, preprocess, read_views
 from .weights import parse_source
 
@@ -93,6 +94,21 @@ class Metric(nn.Module):
     def score_range(self) -> tuple[float, float]:
         """The labels' lowest and highest; a score may lie a little outside."""
         return self.config.score_range
+
+    @property
+    def stamp(self) -> str:
+        """What the metric's scores are marked with in results: its checkpoint and precision.
+
+        It is that of the checkpoint also when somebody else has changed the weights since.
+
+        Examples:
+            >>> metric = Metric("nr-aigciqa", device="cpu")
+            >>> metric.stamp, metric.bfloat16().stamp
+            ('nr-aigciqa@... sha256:... config:...', 'nr-aigciqa@... sha256:... config:... bf16')
+        """
+        dtype = next(self.parameters()).dtype if self.loaded else torch.float32
+        name = str(dtype).removeprefix("torch.")
+        return stamp_of(self.config, {long: short for short, long in PRECISIONS.items()}.get(name, name))
 
     @property
     def dimension(self) -> str:

@@ -1,16 +1,31 @@
-"""Exported metrics, run by onnxruntime."""
+"""Exported metrics, run by onnxruntime.
+
+The file may be anybody's, so `aigciqa.graph` checks what it holds; here its inputs, outputs and scores are checked, and
+the memory of its tensors is limited.
+"""
 
 import os
+from functools import cache
 from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .config import MetricConfig, Transform
+from .config import LONGEST, MetricConfig, Transform
 from .errors import CheckpointError, InputError
+from .graph import first_line, installed, read_graph
+from .limits import GRAPH, WORK
+from .walking import shown
+
+INSIDE = 1e-4  # of the score range: how far a bounded metric's scores may lie outside it, by rounding
+OUTSIDE = (
+    10  # widths of the score range, likewise of a metric without bounds; honest ones stay within one or two
+)
+MEMORY = GRAPH + WORK  # of all tensors of all exported metrics in a process
 
 
 class OnnxNetwork:
@@ -22,11 +37,13 @@ class OnnxNetwork:
         path: a file that `export_metric` wrote as ONNX.
 
     Attributes:
-        config: of the metric that was exported.
+        config: of the metric that was exported, as the file says.
+        sha256: of the file.
 
     Raises:
-        CheckpointError: when it is not such a file, or not a whole one.
-        InputError: when onnxruntime is not installed.
+        CheckpointError: when it is not such a file, or not a whole one; when it holds anything but one graph of
+            standard operators with all its weights; when its inputs or outputs are not those of its config.
+        InputError: when onnx or onnxruntime is not installed.
 
     Examples:
         >>> import tempfile
@@ -43,29 +60,69 @@ class OnnxNetwork:
 
     def __init__(self, path: str | os.PathLike[str]):
         (runtime,) = installed("onnxruntime")
-        path = Path(path)
-        if not path.is_file():
-            raise CheckpointError(f"{path} is not a file; write one with: aigciqa export NAME {path}")
+        self._name = shown(os.fspath(path))
+        if not Path(path).is_file():
+            raise CheckpointError(
+                f"{self._name} is not a file; write one with: aigciqa export NAME FILE.onnx"
+            )
+        try:
+            graph = read_graph(Path(path))
+            self.config = _config(graph.metadata)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self._name}: {error}") from None
+        self.sha256 = graph.sha256
+        self.width = prod(view_shape(self.config.transform)) // 4  # of `features`, in floats
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors; a GPU that is not there is no reason for warnings
+        options.log_severity_level = (
+            4  # errors come as exceptions; a GPU that is not there is no reason for warnings
+        )
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         available = runtime.get_available_providers()
-        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+        providers: list[Any] = [
+            ("CUDAExecutionProvider", {"gpu_mem_limit": str(MEMORY)}),
+            "CPUExecutionProvider",
+        ]
+        providers = [p for p in providers if (p if isinstance(p, str) else p[0]) in available]
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=providers)
+            self._session = runtime.InferenceSession(graph.content, options, providers=providers)
         except Exception as error:  # onnxruntime has a class for every status, without a common one
             raise CheckpointError(
-                f"{path}: onnxruntime {runtime.__version__} cannot open it; it is damaged, not an ONNX file, or of a "
-                f"newer operator set. Export it again, perhaps with a lower opset.\n  cause: {first_line(error)}"
+                f"{self._name}: onnxruntime {runtime.__version__} cannot open it; it is damaged, or of a newer "
+                f"operator set. Export it again, perhaps with a lower opset.\n  cause: {first_line(error)}"
             ) from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if "aigciqa.config" not in metadata:
-            raise CheckpointError(
-                f"{path} is not an exported metric: its metadata has no 'aigciqa.config'; "
-                f"write one with: aigciqa export NAME {path}"
-            )
-        self.config = MetricConfig.from_json(metadata["aigciqa.config"], where=f"{path}: aigciqa.config")
-        self.width = prod(view_shape(self.config.transform)) // 4  # of `features`, in floats
+        self._check_declared()
+
+    def _check_declared(self) -> None:
+        """See that inputs and outputs are what the config needs."""
+        views = view_shape(self.config.transform)
+        names = ["generated", "reference"] if self.config.reference == "full" else ["generated"]
+        wanted = dict.fromkeys(names, ("tensor(uint8)", views))
+        of = f"{self._name}: does not fit its config ({self.config.name}):"
+        for what, found, expected in (
+            ("inputs", self._session.get_inputs(), wanted),
+            (
+                "outputs",
+                self._session.get_outputs(),
+                {"scores": ("tensor(float)", (len(self.config.dimensions),))},
+            ),
+        ):
+            if sorted(x.name for x in found) != sorted(expected):
+                listed = ", ".join(_brief(x.name) for x in found[:9]) or "none"
+                raise CheckpointError(f"{of} its {what} are {listed}, not {', '.join(expected)}")
+            for x in found:
+                kind, shape = expected[x.name]
+                if (
+                    x.type != kind
+                    or len(x.shape) == 0
+                    or tuple(x.shape[1:]) != shape
+                    or isinstance(x.shape[0], int)
+                ):
+                    raise CheckpointError(
+                        f"{of} {x.name} is {_brief(x.type)} of shape {_brief(x.shape)}, not {kind} of (N, "
+                        f"{', '.join(map(str, shape))}) for any N"
+                    )
 
     # as `aigciqa.scoring.Runner` calls a network; the graph is one, so what is kept of a picture is its views
 
@@ -88,6 +145,7 @@ class OnnxNetwork:
 
         Raises:
             InputError: for other shapes or types, or a reference missing or unexpected.
+            CheckpointError: when the graph cannot be run, or returns what is no score of its config.
         """
         inputs = {"generated": generated}
         if self.config.reference == "full":
@@ -106,7 +164,30 @@ class OnnxNetwork:
             if len(tensor) != len(generated):
                 raise InputError(f"{len(generated)} pictures but {len(tensor)} references; pass as many")
         arrays = {name: tensor.cpu().numpy() for name, tensor in inputs.items()}
-        return torch.from_numpy(self._session.run(["scores"], arrays)[0])
+        try:
+            (scores,) = self._session.run(["scores"], arrays)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._name}: onnxruntime cannot run it on {len(generated)} images; a graph may use "
+                f"{MEMORY >> 20:,} MiB\n  cause: {first_line(error)}"
+            ) from error
+        return torch.from_numpy(self._checked(scores, len(generated)))
+
+    def _checked(self, scores: Any, count: int) -> Any:
+        shape = (count, len(self.config.dimensions))
+        if scores.shape != shape or scores.dtype != np.float32:
+            raise CheckpointError(
+                f"{self._name}: its scores are {scores.dtype} of shape {scores.shape}, not float32 of {shape}; not used"
+            )
+        low, high = self.config.score_range
+        beyond = (high - low) * (INSIDE if self.config.bounded else OUTSIDE)
+        wrong = scores[~((scores >= low - beyond) & (scores <= high + beyond))]  # NaN, too
+        if wrong.size:
+            raise CheckpointError(
+                f"{self._name}: gives a score of {wrong[0]:g} on a scale of {low:g} to {high:g}"
+                f"{', which its config says it keeps to' if self.config.bounded else ''}; not used"
+            )
+        return scores
 
 
 class OnnxMetric:
@@ -124,19 +205,12 @@ class OnnxMetric:
         self, path: str | os.PathLike[str], dimension: str | None = None, batch_size: int | None = None
     ):
         self.network = OnnxNetwork(path)
-        self.config = self.network.config
+        self.config, self.sha256 = self.network.config, self.network.sha256
         self.dimension = self.config.dimension(dimension)
         self.batch_size = batch_size
 
     def batch(self, device: torch.device | None) -> int:
         return self.batch_size or self.config.transform.batch("cpu")
-
-
-def installed(*modules: str) -> list[Any]:
-    try:
-        return [import_module(module) for module in modules]
-    except ModuleNotFoundError as error:
-        raise InputError(f"this needs {error.name}; pip install 'aigciqa[export]'") from None
 
 
 def view_shape(transform: Transform) -> tuple[int, ...]:
@@ -145,5 +219,32 @@ def view_shape(transform: Transform) -> tuple[int, ...]:
     return (*tiled, 3, transform.crop, transform.crop)
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _config(metadata: dict[str, str]) -> MetricConfig:
+    text = metadata.get("aigciqa.config")
+    if text is None:
+        raise CheckpointError(
+            "it is not an exported metric: its metadata has no 'aigciqa.config'; write one with: aigciqa export NAME "
+            "FILE.onnx"
+        )
+    if len(text) > LONGEST:
+        raise CheckpointError(f"aigciqa.config: has more than {LONGEST:,} characters, so it is no config")
+    config = MetricConfig.from_json(text, where="aigciqa.config")
+    if config.reference == "partial":
+        raise CheckpointError(f"aigciqa.config: {config.name} is partial reference, which no graph can be")
+    return config
+
+
+@cache  # once for a process: onnxruntime shares one allocator among those that ask for it
+def _limit_memory() -> None:
+    runtime: Any = import_module("onnxruntime")
+    runtime.create_and_register_allocator(
+        runtime.OrtMemoryInfo(
+            "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+        ),
+        runtime.OrtArenaCfg({"max_mem": MEMORY}),
+    )
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return shown(text if len(text) <= 60 else f"{text[:60]}...")

@@ -48,7 +48,7 @@ class Report:
 
     Args:
         path: of the page. Pictures below its folder are linked to.
-        stamp: what scores: metric, revision and checksum.
+        stamp: what scores, such as `Metric.stamp`.
         dimensions: of the scores, in the order in which they are shown.
         score_range: lowest and highest score of the metric's scale.
         labels: what the metric learned from.

@@ -21,7 +21,7 @@ def open_results(path: Path, dimensions: Sequence[str], stamp: str) -> "Results"
         path: its suffix says the format: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``. Until it is closed, a
             Parquet file's rows are in ``.parquet.part`` beside it.
         dimensions: of the scores, in the columns' order.
-        stamp: what scores: metric, revision and checksum; it stands in every row.
+        stamp: what scores, such as `Metric.stamp`; it stands in every row.
 
     Raises:
         InputError: when the format is not known, the file is not one of ours, holds other columns or another

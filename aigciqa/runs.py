@@ -14,6 +14,7 @@ from .containers import MANIFESTS
 from .errors import CheckpointError, InputError
 from .records import Row
 from .registry import metric_info
+from .stamp import stamp_fits, stamp_of
 from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -25,7 +26,7 @@ class Run:
 
     Args:
         path: of the file.
-        stamp: what scored: metric, revision and checksum.
+        stamp: what scored, as `aigciqa.stamp.stamp_of` writes it.
         dimensions: of the scores.
         rows: at least one.
     """
@@ -39,23 +40,30 @@ class Run:
         """Of the metric that scored.
 
         Args:
-            metric: a name, folder or Hub repository; None for the named metric that the stamp begins with.
+            metric: a name, folder, Hub repository or ``.onnx`` file; None for the named metric that the stamp begins
+                with.
 
         Raises:
             CheckpointError: when there is no such metric, or it is another than the one that scored.
         """
-        name = self.stamp.partition("@")[0]
+        name, onnx = self.stamp.partition("@")[0], ""
         try:
-            config = metric_info(metric or name)
+            if metric is not None and metric.endswith(".onnx"):
+                from .onnx import OnnxNetwork
+
+                exported = OnnxNetwork(metric)
+                config, onnx = exported.config, exported.sha256
+            else:
+                config = metric_info(metric or name)
         except CheckpointError as error:
             if metric is not None:
                 raise
             raise CheckpointError(
                 f"{self.path} was scored by {self.stamp}; say where that checkpoint is with --metric"
             ) from error
-        if not self.stamp.startswith(config.stamp):  # after it comes the precision
+        if not stamp_fits(self.stamp, config, onnx):
             raise CheckpointError(
-                f"{self.path} was scored by {self.stamp}, not by {config.stamp}; say where that is with --metric"
+                f"{self.path} was scored by {self.stamp}, not by {stamp_of(config, onnx=onnx)}; say where that is with --metric"
             )
         return config
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .. import __version__, scoring
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..metric import Metric
 from ..records import Row
 from ..registry import create_metric
@@ -29,8 +29,8 @@ def score_batch(
 ) -> "ScoreBatch":
     """A function for ``dataset.map(..., batched=True)`` that adds a column for each dimension.
 
-    A picture that cannot be scored gets nulls and says why in the column ``error``. The column ``metric`` has name,
-    revision and checksum of what scored. `datasets` caches the result by these, too: another checkpoint is computed
+    A picture that cannot be scored gets nulls and says why in the column ``error``. The column ``metric`` is the
+    `Metric.stamp` of what scored. `datasets` caches the result by these, too: another checkpoint is computed
     anew.
 
     Pictures are the `Image` feature, paths, or the bytes of encoded pictures; of what an earlier transform made, also
@@ -105,7 +105,7 @@ class ScoreBatch:
             for dimension in self.config.dimensions
         }
         found["error"] = _Column([row.error for row in rows], pa.string())
-        found["metric"] = _Column([self.config.stamp] * len(rows), pa.string())
+        found["metric"] = _Column([self._opened().stamp] * len(rows), pa.string())
         return {self.prefix + name: values for name, values in found.items()}
 
     def _check(self, names: list[str]) -> None:
@@ -122,7 +122,13 @@ class ScoreBatch:
         if self.metric is None:
             if self.process != os.getpid():  # one of several, each of which would use all cores
                 torch.set_num_threads(1)
-            self.metric = create_metric(**self.arguments)
+            metric = create_metric(**self.arguments)
+            if metric.config.stamp != self.config.stamp:  # a branch that moved on, or a folder written anew
+                raise CheckpointError(
+                    f"{metric.config.name} was {self.config.stamp} when score_batch was called, and is "
+                    f"{metric.config.stamp} now; name a revision, or call score_batch again"
+                )
+            self.metric = metric
         return self.metric
 
     def _rows(self, pairs: Sequence[tuple[Any, Any]]) -> Iterator[Row]:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config import PRECISIONS, MetricConfig
-from ..errors import AigciqaError, InputError
+from ..errors import AigciqaError, CheckpointError, InputError
 from ..program import collect
 from ..records import Row
 from ..registry import create_metric, metric_info
 from ..sources import Item
+from ..stamp import stamp_of
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
@@ -74,7 +75,7 @@ def score_dataset(
 
     Returns:
         The dataset with a float32 column for each of the metric's dimensions, null where it failed; ``error``, which
-        says why; and ``metric``: name, revision and checksum of what scored.
+        says why; and ``metric``, the stamp of what scored (`aigciqa.stamp.stamp_of`).
 
     Raises:
         InputError: when Ray is not installed or cannot be reached, a column is missing or there already, a
@@ -252,6 +253,7 @@ class _Job:
         hub = {name: arguments.get(name) for name in ("token", "offline", "cache_dir")}
         self.config: MetricConfig = metric_info(arguments["source"], **hub)
         self.config.dimension(arguments.get("dimension"))
+        self.stamp = stamp_of(self.config, self.precision)
         size = _positive("batch_size", arguments.get("batch_size"))
         self.rows_per_call = FORWARDS * (size or self.config.transform.batch("cuda" if self.gpu else "cpu"))
         if self.config.mode == "NR" and self.columns[1] is not None:
@@ -306,6 +308,11 @@ class _Actor:
         if self.metric is None:  # not in the constructor, whose errors Ray tells only as text
             metric = create_metric(**self.job.arguments)
             scoring.in_precision(metric, self.job.precision)
+            if metric.stamp != self.job.stamp:  # a branch that moved on, or a folder of another machine
+                raise CheckpointError(
+                    f"an actor opened {metric.stamp} where this run began with {self.job.stamp}; name a revision, or "
+                    "see that every machine has the same checkpoint"
+                )
             # once, and not at every call
             metric.network = scoring.ready(metric.network, metric.config, torch.get_num_threads())
             self.metric = metric
@@ -328,11 +335,8 @@ class _Actor:
         for dimension in config.dimensions:
             scores = [None if row.scores is None else row.scores[dimension] for row in rows]
             table = table.append_column(dimension, pa.array(scores, pa.float32()))
-        stamp = config.stamp
-        if self.job.precision != "fp32":
-            stamp += f" {self.job.precision}"
         table = table.append_column("error", pa.array([row.error for row in rows], pa.string()))
-        return table.append_column("metric", pa.array([stamp] * len(rows), pa.string()))
+        return table.append_column("metric", pa.array([self.job.stamp] * len(rows), pa.string()))
 
     def _items(self, table: "pa.Table") -> list[Item | None]:
         """None for a row without a picture."""
