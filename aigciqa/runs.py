@@ -63,7 +63,8 @@ class Run:
             ) from error
         if not stamp_fits(self.stamp, config, onnx):
             raise CheckpointError(
-                f"{self.path} was scored by {self.stamp}, not by {stamp_of(config, onnx=onnx)}; say where that is with --metric"
+                f"{self.path} was scored by {self.stamp}, not by {stamp_of(config, onnx=onnx)}; say "
+                "where that is with --metric"
             )
         return config
 

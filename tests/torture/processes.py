@@ -94,6 +94,30 @@ def open_checkpoints(folders: list[str], report: Path):
             file.flush()
 
 
+def score_with_graphs(paths: list[str], report: Path, memory: int):
+    """Open each ONNX file, score a black image, and write down what came of it and what it took at its peak."""
+    import torch
+
+    from aigciqa import onnx
+    from aigciqa.transform import read_views
+
+    onnx.MEMORY = memory
+    _limit_memory()
+    torch.set_num_threads(1)
+    with report.open("w") as file:
+        for path in paths:
+            before, found = _peak(), {"error": None, "says": "", "opened": False}
+            try:
+                network = onnx.OnnxNetwork(path)
+                found["opened"] = True
+                views = read_views(torch.zeros(3, 99, 99, dtype=torch.uint8), network.config.transform)
+                found["scores"] = network(views).tolist()
+            except BaseException as error:
+                found |= {"error": type(error).__name__, "says": str(error)}
+            file.write(json.dumps(found | {"bytes": _peak() - before}) + "\n")
+            file.flush()
+
+
 def _limit_memory():
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
