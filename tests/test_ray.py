@@ -138,7 +138,7 @@ def test_a_dataset_keeps_its_columns_and_gets_scores_from_paths_and_from_bytes(f
         assert row["error"] == expected.error
         for name in config.dimensions:
             assert row[name] == (expected.scores and pytest.approx(expected.scores[name], abs=5e-4))
-        assert row["metric"] == f"tiny-full@local sha256:{config.sha256[:12]}"
+        assert row["metric"] == config.stamp
 
     good = files[:4]
     content = [
