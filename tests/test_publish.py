@@ -9,6 +9,7 @@ from conftest import random_network, tiny_config
 from huggingface_hub import constants
 
 import aigciqa
+from aigciqa.config import Transform
 from aigciqa.errors import CheckpointError
 from aigciqa.training.publishing import model_card, publish
 from aigciqa.weights import save_checkpoint
@@ -329,6 +330,18 @@ def test_accuracy_with_its_intervals(send, tiny, tmp_path):
         ]
     both = send(folder=folder, dry_run=True, table="| a |\n|---|\n| 1 |").card
     assert table(both)[-1] == ["1"]
+
+
+def test_an_evaluation_of_another_config_is_refused(send, tiny):
+    folder = tiny()
+    config = aigciqa.metric_info(folder)
+    of = {"metric": config.name, "sha256": config.sha256, "config": config.stamp.partition(" config:")[2]}
+    (folder / "evaluation.json").write_text(json.dumps(of | {"figures": {"quality": RESULT}}))
+    assert len(table(send(folder=folder, dry_run=True).card)) == 3
+    other = config.with_(transform=Transform(72, 64, mean=(0.3, 0.3, 0.3)))
+    (folder / "config.json").write_text(other.to_json())
+    with pytest.raises(CheckpointError, match="of these weights with another config; evaluate again"):
+        send(folder=folder, dry_run=True)
 
 
 def test_accuracy_of_a_real_evaluation(send):

@@ -10,6 +10,7 @@ import numpy as np
 from ..config import PAPER_BACKBONES, MetricConfig
 from ..errors import InputError
 from ..metric import Metric
+from ..stamp import config_digest
 from .comparison import beside_paper, compare
 from .correlation import Floats
 from .data import RatedSet
@@ -118,6 +119,7 @@ def assess(
     of: dict[str, str | None] = {"scores": metric}
     if config is not None:
         of = {"metric": config.name, "sha256": config.sha256, "revision": config.revision}
+        of["config"] = config_digest(config)
     return Assessment(figures, "\n".join(text), of)
 
 

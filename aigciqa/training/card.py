@@ -11,6 +11,7 @@ import yaml
 
 from ..config import MetricConfig
 from ..errors import CheckpointError
+from ..stamp import config_digest
 from ..weights import WEIGHTS
 
 # usual licences as the Hub writes them; any other is published as "other", with its name
@@ -108,6 +109,10 @@ def _accuracy(
             if "figures" in found:
                 if found["sha256"] != config.sha256:
                     raise CheckpointError("the evaluation is of other weights than these; evaluate again")
+                if found.get("config", config_digest(config)) != config_digest(config):
+                    raise CheckpointError(
+                        "the evaluation is of these weights with another config; evaluate again"
+                    )
                 found = found["figures"]
             parts.append(_accuracy_table(config, found))
         except CheckpointError:

@@ -19,6 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..stamp import config_digest
 from ..weights import save_checkpoint
 from .correlation import srcc
 from .evaluation import evaluate
@@ -335,8 +336,9 @@ class _Trainer:
             if self.main:
                 self._write_predictions(scores)
                 evaluation = self._evaluate(scores, labels)
-                written = {"metric": self.config.name, "sha256": sha256, "figures": evaluation}
-                write_whole(self.folder / "evaluation.json", json.dumps(written, indent=2))
+                of = {"metric": self.config.name, "sha256": sha256, "config": config_digest(self.config)}
+                written = json.dumps({**of, "figures": evaluation}, indent=2)
+                write_whole(self.folder / "evaluation.json", written)
         self.accelerator.wait_for_everyone()
         if self.main and self.recipe.cache is None:
             self.feed.discard()
