@@ -5,6 +5,7 @@ the memory of its tensors is limited.
 """
 
 import os
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -61,7 +62,11 @@ class OnnxNetwork:
     def __init__(self, path: str | os.PathLike[str]):
         (runtime,) = installed("onnxruntime")
         self._name = shown(os.fspath(path))
-        if not Path(path).is_file():
+        try:
+            there = Path(path).is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            there = False
+        if not there:
             raise CheckpointError(
                 f"{self._name} is not a file; write one with: aigciqa export NAME FILE.onnx"
             )
@@ -74,9 +79,7 @@ class OnnxNetwork:
         self.width = prod(view_shape(self.config.transform)) // 4  # of `features`, in floats
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = (
-            4  # errors come as exceptions; a GPU that is not there is no reason for warnings
-        )
+        options.log_severity_level = 4  # errors come as exceptions, and a GPU that is not there is no error
         _limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         available = runtime.get_available_providers()
@@ -100,25 +103,19 @@ class OnnxNetwork:
         names = ["generated", "reference"] if self.config.reference == "full" else ["generated"]
         wanted = dict.fromkeys(names, ("tensor(uint8)", views))
         of = f"{self._name}: does not fit its config ({self.config.name}):"
+        scores = {"scores": ("tensor(float)", (len(self.config.dimensions),))}
+        session = self._session
         for what, found, expected in (
-            ("inputs", self._session.get_inputs(), wanted),
-            (
-                "outputs",
-                self._session.get_outputs(),
-                {"scores": ("tensor(float)", (len(self.config.dimensions),))},
-            ),
+            ("inputs", session.get_inputs(), wanted),
+            ("outputs", session.get_outputs(), scores),
         ):
             if sorted(x.name for x in found) != sorted(expected):
                 listed = ", ".join(_brief(x.name) for x in found[:9]) or "none"
                 raise CheckpointError(f"{of} its {what} are {listed}, not {', '.join(expected)}")
             for x in found:
                 kind, shape = expected[x.name]
-                if (
-                    x.type != kind
-                    or len(x.shape) == 0
-                    or tuple(x.shape[1:]) != shape
-                    or isinstance(x.shape[0], int)
-                ):
+                free = bool(x.shape) and not isinstance(x.shape[0], int)
+                if not free or x.type != kind or tuple(x.shape[1:]) != shape:
                     raise CheckpointError(
                         f"{of} {x.name} is {_brief(x.type)} of shape {_brief(x.shape)}, not {kind} of (N, "
                         f"{', '.join(map(str, shape))}) for any N"
@@ -237,12 +234,11 @@ def _config(metadata: dict[str, str]) -> MetricConfig:
 @cache  # once for a process: onnxruntime shares one allocator among those that ask for it
 def _limit_memory() -> None:
     runtime: Any = import_module("onnxruntime")
-    runtime.create_and_register_allocator(
-        runtime.OrtMemoryInfo(
-            "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
-        ),
-        runtime.OrtArenaCfg({"max_mem": MEMORY}),
+    where = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
+    with suppress(Exception):  # the program has registered an allocator of its own, whose limit then holds
+        runtime.create_and_register_allocator(where, runtime.OrtArenaCfg({"max_mem": MEMORY}))
 
 
 def _brief(value: Any) -> str:
