@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .config import MetricConfig, Transform, paper_config
-    from .errors import AigciqaError, CheckpointError, InputError
+    from .errors import AigciqaError, CheckpointError, InputError, TransientError
     from .metric import Metric
     from .ranking import rank
     from .registry import create_metric, list_metrics, metric_info
@@ -29,6 +29,7 @@ _HOME = {
     "InputError": "errors",
     "Metric": "metric",
     "MetricConfig": "config",
+    "TransientError": "errors",
     "Transform": "config",
     "create_metric": "registry",
     "list_metrics": "registry",
@@ -44,6 +45,7 @@ __all__ = [
     "Metric",
     "MetricConfig",
     "Transform",
+    "TransientError",
     "__version__",
     "create_metric",
     "list_metrics",

@@ -1,34 +1,24 @@
 """The command line. Heavy imports wait until there is something to score, so that ``--help`` is instant."""
 
 import errno
-import itertools
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from . import __version__
 from .errors import AigciqaError, InputError
-
-if TYPE_CHECKING:
-    from .config import MetricConfig
-    from .engines import MapFolder, Scorer
-    from .records import Row
-    from .report import Report
-    from .sources import Item
+from .transient import transient
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
 SHELLS = ("bash", "zsh", "fish")
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # what a write to a disk says that takes nothing more
+FULL = {errno.ENOSPC, errno.EDQUOT}  # what only a write to a disk says, which takes nothing more
 
 
 class Command(click.Command):
@@ -40,9 +30,14 @@ class Command(click.Command):
         except AigciqaError as error:
             _refuse(ctx, str(error))
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno in FULL:
+                _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+            if isinstance(error, BrokenPipeError) or transient(error) is not error:
                 raise
-            _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+            where = error.filename or "a file or pipe of this run"
+            _refuse(
+                ctx, f"{where} cannot be read or written now: {error.strerror}; put that right and try again"
+            )
         except ModuleNotFoundError as error:
             if error.name not in TRAINING:
                 raise
@@ -159,6 +154,11 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     help="Write rows to a .csv, .tsv, .jsonl or .parquet file; if it is there, go on where it stopped.",
 )
 @click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Score the pictures again whose rows in --output have an error; all rows keep their places.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["table", "csv", "tsv", "jsonl"]),
@@ -236,6 +236,7 @@ def score(
     metric: str | None,
     dimension: str | None,
     output: str | None,
+    retry_failed: bool,
     form: str,
     page: str | None,
     group_by: str | None,
@@ -254,14 +255,17 @@ def score(
     PICTURES are files, folders, globs, manifests (.csv, .tsv, .parquet), tar shards (WebDataset), or - for a list
     of paths on standard input.
 
-    Exits with 0; with 1 when a picture could not be scored; with 2 when nothing was begun, or
-    --on-error stop ended it.
+    Exits with 0; with 1 when a picture could not be scored, now or in a run that this one goes on with; with 2 when
+    nothing was begun, or --on-error stop ended it.
     """
     from .engines import Scorer
+    from .running import Run, open_report
     from .sources import find_items
 
     if output and (as_json or form != "table"):
         raise click.UsageError("--output has the format of its ending; leave out --format and --json")
+    if retry_failed and not output:
+        raise click.UsageError("--retry-failed is for the file of --output, whose rows say what failed")
     if group_by is not None and page is None:
         raise click.UsageError("--group-by is for the page that --html writes")
     if as_json and form != "table":
@@ -289,7 +293,6 @@ def score(
         raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
     if mode == "NR" and (reference or ref_pattern):
         raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
-    wanted = map(_alone, items) if mode == "NR" else items
     groups = None
     if group_by is not None and "{" not in group_by:
         from .runs import column_groups
@@ -297,8 +300,9 @@ def score(
         groups = column_groups(sources, picture_column, group_by)
     try:
         maps = None if map_folder is None else scorer.maps(map_folder)
-        report = _report(scorer, page, group_by)
-        failed = _run(scorer, wanted, count, output, "json" if as_json else form, report, groups, maps)
+        report = open_report(scorer, page, group_by)
+        run = Run(scorer, items, count, report, groups, maps)
+        failed = run.to_file(output, retry_failed) if output else run.to_output("json" if as_json else form)
         if report is not None:
             with waiting(f"writing {page}"):
                 report.close()
@@ -307,123 +311,3 @@ def score(
         click.echo(f"interrupted{kept}", err=True)
         ctx.exit(130)
     ctx.exit(1 if failed else 0)
-
-
-def _alone(item: "Item") -> "Item":
-    """Without the reference that a manifest or a shard has beside it."""
-    return replace(item, reference=None, reference_data=None)
-
-
-def _report(scorer: "Scorer", page: str | None, group_by: str | None) -> "Report | None":
-    if page is None:
-        return None
-    from .report import Report
-
-    return Report(
-        page,
-        stamp=scorer.stamp,
-        dimensions=scorer.dimensions,
-        score_range=scorer.config.score_range,
-        labels=scorer.config.provenance["labels"],
-        group_by=group_by,
-    )
-
-
-def _run(
-    scorer: "Scorer",
-    items: "Iterable[Item]",
-    count: int,
-    output: str | None,
-    form: str,
-    report: "Report | None",
-    groups: Mapping[str, str] | None = None,
-    maps: "MapFolder | None" = None,
-) -> int:
-    """Score and write; the number of pictures that could not be scored."""
-    from tqdm import tqdm
-
-    from .results import open_results, stream_rows
-    from .summary import Summary, print_table
-
-    summary = Summary(scorer.dimensions)
-    remaining, beside = itertools.tee(items) if report or maps else (iter(items), iter(()))
-
-    def count_in(row: "Row", new: bool = True) -> None:
-        summary.add(row)
-        item = next(beside, None)
-        if report and item:
-            report.add(row, item, groups.get(row.picture) if groups else None)
-        if maps and item and row.scores is not None and (new or not maps.path(item).exists()):
-            maps.add(item)
-
-    with open_results(Path(output), scorer.dimensions, scorer.stamp) if output else nullcontext() as file:
-        if file is not None:
-            for number, row in enumerate(file.rows(), 1):
-                _check_same(row, next(remaining, None), number, output or "")
-                count_in(row, new=False)
-        scorer.load()
-        if ready := click.get_current_context().obj:  # of `aigciqa.program`
-            ready()
-        done, begun = summary.count, time.monotonic()
-        hidden = not sys.stderr.isatty() or (not output and sys.stdout.isatty())
-        bar = tqdm(total=count, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
-
-        def rows() -> "Iterator[Row]":
-            for row in scorer.rows(remaining):
-                count_in(row)
-                bar.update()
-                yield row
-
-        with bar:
-            if file is not None:
-                for row in rows():
-                    file.write([row])
-            elif form == "json":
-                _print_json(rows(), scorer.config, scorer.stamp)
-            elif form == "table":
-                print_table(rows(), scorer.dimensions, click.echo)
-            else:
-                stream_rows(rows(), form, scorer.dimensions, scorer.stamp, sys.stdout.buffer)
-        seconds = time.monotonic() - begun if summary.count > done else None
-    if output or form != "json":
-        aside = not output and form != "table"  # standard output holds rows only
-        if summary.count > 1:
-            click.echo("\n" + "\n".join(summary.lines(seconds, summary.count - done)), err=aside)
-        low, high = scorer.config.score_range
-        labels = scorer.config.provenance["labels"]
-        click.echo(f"\n{scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", err=aside)
-    return summary.failed
-
-
-def _check_same(row: "Row", item: "Item | None", number: int, output: str) -> None:
-    """A file goes on only with the pictures it was begun with."""
-    if item is None:
-        now = "there are fewer pictures"
-    elif row.picture != item.picture:
-        now = f"the picture is {item.picture!r}"
-    elif (row.reference or None) != (item.reference or None):
-        now = f"its reference is {item.reference!r}"
-    else:
-        return
-    beside = f" beside {row.reference!r}" if row.reference else ""
-    raise InputError(
-        f"{output}: row {number} is {row.picture!r}{beside}, but now {now}; to go on, name the same pictures, or "
-        "write to another file"
-    )
-
-
-def _print_json(rows: "Iterator[Row]", config: "MetricConfig", stamp: str) -> None:
-    report = {
-        "metric": config.name,
-        "stamp": stamp,
-        "sha256": config.sha256,
-        "revision": config.revision,
-        "labels": config.provenance["labels"],
-        "score_range": config.score_range,
-        "results": [
-            {"picture": row.picture, "reference": row.reference, "scores": row.scores}
-            | ({"error": row.error} if row.error else {})
-            for row in rows
-        ],
-    }
-    click.echo(json.dumps(report, indent=2))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, InputError
+from .transient import transient, unreadable
 
 FORMAT = 1
 # The Hub's client makes paths of a repository's name and of a revision, so neither may lead elsewhere.
@@ -345,6 +346,8 @@ def read_config(folder: Path) -> MetricConfig:
         with path.open("rb") as file:
             text = file.read(LONGEST + 1)
     except OSError as error:
+        if transient(error):
+            raise CheckpointError(f"{unreadable(str(path), error)}; put that right and try again") from error
         raise CheckpointError(
             f"{folder} is not a checkpoint: cannot read {path.name} ({error.strerror}); "
             "a checkpoint is a folder with config.json and model.safetensors"

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError
+from .transient import WatchedFile
 from .walking import shown
 
 # Kinds that Pillow reads, but not safely
@@ -93,7 +94,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def open_file(path: "str | os.PathLike[str]") -> IO[bytes]:
+def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
     """A file or a pipe, for reading. A pipe that nobody opens for writing within 3 seconds is empty.
 
     Args:
@@ -112,7 +113,7 @@ def open_file(path: "str | os.PathLike[str]") -> IO[bytes]:
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise InputError(f"{shown(os.fspath(path))}: is a device, not a file")
     flags = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
-    file = open(path, "rb", opener=lambda name, given: os.open(name, given | flags))  # noqa: SIM115
+    file = WatchedFile(path, lambda name, given: os.open(name, given | flags))
     if flags:
         select.select([file], [], [], PATIENCE)  # until somebody writes, or has written
         os.set_blocking(file.fileno(), True)  # to wait for what its writers have yet to write

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .decode import Large, decode_jpeg, identify, open_file, orientation, upright
 from .errors import InputError
+from .transient import not_now, transient
 from .walking import shown, there
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -141,7 +142,10 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
     if isinstance(picture, bytes | bytearray | memoryview):
         return _from_file(io.BytesIO(picture), f"{what} (bytes)", held)
     if hasattr(picture, "read"):
-        data = picture.read()
+        try:
+            data = picture.read()
+        except (OSError, MemoryError) as error:
+            _refuse(what, error)
         if not isinstance(data, bytes):
             raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
         name = getattr(picture, "name", None)
@@ -160,12 +164,23 @@ def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Larg
         raise InputError(f"{name}: is a URL; download it and pass the file or its bytes")
     try:
         with open_file(path) as file:
-            return _from_file(file if file.seekable() else io.BytesIO(file.read()), name, held)
+            try:
+                stream = file.unmapped() if file.seekable() else io.BytesIO(file.read())
+                found = _from_file(stream, name, held)
+            except InputError:
+                if file.failed is None:
+                    raise
+            # also where a plugin went on without what it could not read, such as the orientation
+            if file.failed is not None:
+                raise not_now(name, file.failed) from file.failed
+            return found
     except IsADirectoryError:
         raise InputError(f"{name}: is a folder; pass the pictures in it as a list") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
+        if cause := transient(error):
+            raise not_now(name, cause) from cause
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: cannot be opened: {reason}") from None
 
@@ -178,10 +193,15 @@ def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
         raise InputError(f"{what}: not a picture that Pillow can read") from None
     except InputError:
         raise
-    except MemoryError as error:
-        raise _no_memory(what) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
-        raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
+        _refuse(what, error)
+
+
+def _refuse(what: str, error: Exception) -> NoReturn:
+    """For what failed in decoding: the image's own fault, or that of the place where it is decoded."""
+    if cause := transient(error):
+        raise not_now(what, cause) from cause
+    raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
 
 
 def _from_pil(
@@ -196,17 +216,8 @@ def _from_pil(
         return upright(pixels, orientation(image))
     except InputError:
         raise
-    except MemoryError as error:
-        raise _no_memory(what) from error
     except Exception as error:
-        raise InputError(f"{what}: broken picture: {error or type(error).__name__}") from None
-
-
-def _no_memory(what: str) -> InputError:
-    return InputError(
-        f"{what}: there is not enough memory to decode it; free some, or refuse pictures of this size with "
-        "aigciqa.image.MAX_PIXELS (--max-pixels on the command line)"
-    )
+        _refuse(what, error)
 
 
 def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any
 from .errors import InputError
 from .records import JsonLines, Row
 from .results import Results
+from .transient import transient, unreadable
 
 _GROUP = 10_000  # rows of a Parquet row group
 
@@ -24,11 +24,13 @@ class ParquetResults(Results):
     def __init__(self, path: Path, codec: JsonLines) -> None:
         self._arrow, self._parquet = _pyarrow()
         self._final = Path(os.path.realpath(path))
-        super().__init__(self._final.with_name(f"{self._final.name}.part"), codec, path)
+        journal = self._final.with_name(f"{self._final.name}.part")
+        named = journal if path.is_symlink() else f"{path}.part"
+        super().__init__(journal, codec, path, f"{named} (the rows of a run into {path} that did not end)")
         try:
             self._adopt()
         except BaseException:
-            self._release(remove=self._end == 0)
+            self._release(remove=self._spare or self._end == 0)
             raise
 
     def close(self) -> None:
@@ -47,25 +49,21 @@ class ParquetResults(Results):
             raise
         self._release(remove=True)
 
-    def _release(self, remove: bool = False) -> None:
-        if remove and sys.platform != "win32":  # while it is locked: nobody else has begun to write it
-            self._path.unlink()
-        super()._release()
-        if (
-            remove and sys.platform == "win32"
-        ):  # where an open file cannot be removed, nor one that others opened
-            with suppress(PermissionError):
-                self._path.unlink()
-
     def _schema(self) -> Any:
         arrow = self._arrow
         kinds = {d: arrow.float32() for d in self._codec.dimensions}
         return arrow.schema([(c, kinds.get(c, arrow.string())) for c in self._codec.columns])
 
     def _adopt(self) -> None:
-        """Turn a finished file back into its journal, unless there is a longer one (it was killed before that)."""
+        """Turn a finished file back into its journal, unless there is a longer one (it was killed before that).
+
+        Until something is written to it, that journal has only what the finished file has, and goes with an error.
+        """
         if not self._final.exists():
             return
+        unfinished, self.holder = self.holder, str(self._shown)
+        if not self._final.is_file():
+            raise InputError(f"{self._shown} is not a file; write to another name")
         try:
             with self._parquet.ParquetFile(self._final) as file:
                 if not file.schema_arrow.equals(self._schema()):
@@ -81,12 +79,24 @@ class ParquetResults(Results):
                 if file.metadata.num_rows != count:
                     raise self._foreign(f"it says that it has {file.metadata.num_rows} rows and has {count}")
                 if count > self.done:
+                    self._spare = True
                     self._begin()
-                    self.write(self._from_parquet(file))
-                    self._end, self.done = self._file.seek(0, os.SEEK_END), count
+                    for row in self._from_parquet(file):
+                        record = self._codec.encode(row)
+                        with self._explained():
+                            self._file.write(record)
+                    with self._explained():
+                        self._file.flush()
+                        self._end, self.done = self._file.seek(0, os.SEEK_END), count
+                elif self.done:
+                    self.holder = unfinished
         except InputError:
             raise
         except (self._arrow.ArrowException, OSError, ValueError) as error:
+            if cause := transient(error):
+                raise InputError(
+                    f"{unreadable(str(self._shown), cause)}; put that right and run the same command again"
+                ) from error
             raise self._foreign(f"it cannot be read: {str(error).splitlines()[0]}") from None
 
     def _from_parquet(self, file: Any) -> Iterator[Row]:

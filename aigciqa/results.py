@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +13,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from .errors import InputError
+from .locking import is_at, lock, new, open_locked
 from .records import FORMATS, LONGEST, JsonLines, Row, codec_for
+from .transient import unreadable
 
 
 def open_results(path: Path, dimensions: Sequence[str], stamp: str) -> "Results":
@@ -57,23 +61,27 @@ def open_results(path: Path, dimensions: Sequence[str], stamp: str) -> "Results"
 class Results:
     """A file of results, locked while it is open; see `open_results`. One thread at a time may use it.
 
-    Left by an error, it keeps its rows, and a Parquet file is not made yet.
+    Left by an error, it keeps its rows, and a Parquet file is not made yet. Where it has none, and was not there
+    before, it is removed.
     """
 
     done: int  #: rows that were there when it was opened
+    holder: str  #: how messages call the file that these rows are in
 
-    def __init__(self, path: Path, codec: JsonLines, shown: Path) -> None:
+    def __init__(self, path: Path, codec: JsonLines, shown: Path, holder: str | None = None) -> None:
         self._path, self._codec, self._shown = path, codec, shown
+        self.holder = holder or str(shown)
         self._file: Any = None
+        self._spare = False  # whether nothing would be lost with the file
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
-                raise InputError(f"{shown} is not a file; write to another name")
-            self._file = _open_locked(path, shown)
+                raise InputError(f"{self.holder} is not a file; write to another name")
+            self._file, self._spare = open_locked(path, shown)
         try:
             self._end = self._resume()
         except BaseException:
-            self._file.close()
+            self._release(remove=self._spare)
             raise
 
     def __enter__(self) -> "Results":
@@ -83,7 +91,7 @@ class Results:
         if kind is None:
             self.close()
         else:
-            self._release()
+            self._release(remove=self._spare)
 
     def rows(self) -> Iterator[Row]:
         """The rows that were there when it was opened, with names as they were given, read as they are asked for."""
@@ -100,12 +108,103 @@ class Results:
         """
         for row in rows:
             record = self._codec.encode(row)
+            self._spare = False
             with self._explained():
                 self._file.write(record)
         with self._explained():
             self._file.flush()
-            if not _is_at(self._file, self._path):  # what is written to it now would be lost
+            if not is_at(self._file, self._path):  # what is written to it now would be lost
                 raise FileNotFoundError(errno.ENOENT, "it was removed or replaced meanwhile")
+
+    def rewrite(self, rows: Iterable[Row]) -> None:
+        """Put other rows in place of those that were there when the file was opened, such as those that failed.
+
+        The whole file is replaced in the end, at once. Where `rows` ends early, or raises, the rows after that stay as
+        they were, and what it raised goes on when the file is written.
+
+        Args:
+            rows: of the same pictures and references in the same order, taken one by one.
+
+        Raises:
+            InputError: when a row is of another picture, or the file cannot be written; then it is as it was.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from aigciqa.records import Row
+            >>> from aigciqa.results import open_results
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> path = Path(folder.name, "out.csv")
+            >>> with open_results(path, ["quality"], "nr-aigciqa@v0.2.0") as results:
+            ...     results.write([Row("a.png", None, {"quality": 2.5}), Row("b.png", None, None, "gone")])
+            >>> with open_results(path, ["quality"], "nr-aigciqa@v0.2.0") as results:
+            ...     again = {"b.png": Row("b.png", None, {"quality": 3.25})}
+            ...     results.rewrite(again[row.picture] if row.error else row for row in results.rows())
+            ...     [row.scores for row in results.rows()]
+            [{'quality': 2.5}, {'quality': 3.25}]
+        """
+        target = Path(os.path.realpath(self._path))  # a link stays one
+        draft = target.with_name(f"{target.name}.retry")
+        stopped: BaseException | None = None
+        with self._explained():
+            draft.unlink(
+                missing_ok=True
+            )  # of a run that was killed; only who has the lock of `target` writes it
+            file = open(draft, "a+b", buffering=1 << 16, opener=new)  # noqa: SIM115
+        try:
+            lock(file.fileno(), self._shown)
+            before, position = self._file.seek(0, os.SEEK_END), len(self._codec.header)
+            with self._explained():
+                file.write(self._codec.header)
+            try:
+                for row in rows:
+                    position = self._replaced(position, row, file)
+            except BaseException as error:  # even an interruption: what was done until then is kept
+                stopped = error
+            with self._explained():
+                self._file.seek(position)
+                shutil.copyfileobj(self._file, file, 1 << 20)
+                self._commit(file, draft, target)
+            self._end += self._file.seek(0, os.SEEK_END) - before
+            self._spare = False
+        except BaseException:
+            file.close()
+            with suppress(OSError):
+                draft.unlink()
+            raise
+        if stopped is not None:
+            raise stopped
+
+    def _replaced(self, position: int, row: Row, file: Any) -> int:
+        """Write a row in place of the one at `position`; where the next one is."""
+        record = self._record(position) if position < self._end else b""
+        old = self._codec.decode(record)[0] if record else None
+        if old is None or (old.picture, old.reference or None) != (row.picture, row.reference or None):
+            raise InputError(
+                f"{row.picture!r} is not the next picture in {self.holder}; give the rows in their order"
+            )
+        encoded = self._codec.encode(row)
+        with self._explained():
+            file.write(encoded)
+        return position + len(record)
+
+    def _commit(self, file: Any, draft: Path, target: Path) -> None:
+        """Let a draft, which is locked, take the place of the file."""
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
+        file.flush()
+        os.fsync(file.fileno())
+        if not is_at(self._file, self._path):
+            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced meanwhile")
+        if sys.platform == "win32":  # where an open file can be neither replaced nor moved
+            file.close()
+            self._file.close()
+            draft.replace(target)
+            self._file, _ = open_locked(target, self._shown)
+        else:
+            draft.replace(target)
+            self._file.close()
+            self._file = file
 
     def close(self) -> None:
         """Finish the file and unlock it.
@@ -116,15 +215,26 @@ class Results:
         with self._explained():
             self._file.close()
 
-    def _release(self) -> None:
-        if self._file is not None:
+    def _release(self, remove: bool = False) -> None:
+        """Close the file; `remove` it while it is locked, before anybody else has begun to write it."""
+        if self._file is None or self._file.closed:
+            return
+        with suppress(OSError):
+            remove = remove and is_at(self._file, self._path)
+            if remove and sys.platform != "win32":
+                self._path.unlink()
+        with suppress(OSError):
+            self._file.close()
+        if (
+            remove and sys.platform == "win32"
+        ):  # where an open file cannot be removed, nor one that others opened
             with suppress(OSError):
-                self._file.close()
+                self._path.unlink()
 
     def _resume(self) -> int:
         """Count the complete rows, cut off an incomplete last one, and give the file's length."""
         self.done, codec = 0, self._codec
-        with self._explained():
+        with self._explained("read"):
             size = self._file.seek(0, os.SEEK_END)
             self._file.seek(0)
             start = self._file.read(len(codec.header))
@@ -145,7 +255,7 @@ class Results:
                     raise self._foreign(f"row {self.done + 1} is none of ours") from None
                 break
             if stamp != codec.stamp:
-                raise InputError(f"{self._shown} holds scores of {stamp}; write to another file or remove it")
+                raise InputError(f"{self.holder} holds scores of {stamp}; write to another file or remove it")
             position, self.done = following, self.done + 1
         if position < size:
             with self._explained():
@@ -169,8 +279,12 @@ class Results:
 
     def _record(self, position: int) -> bytes:
         """The row at `position`, to the end of a line outside quotes, or of the file, or of what a row may be."""
+        with self._explained("read"):
+            return self._line(position)
+
+    def _line(self, position: int) -> bytes:
         self._file.seek(position)
-        record = self._file.readline(LONGEST)
+        record: bytes = self._file.readline(LONGEST)
         if self._codec.quoted and record.count(b'"') % 2:
             parts, inside, length = [record], True, len(record)
             while inside and length < LONGEST and (line := self._file.readline(LONGEST)):
@@ -182,15 +296,19 @@ class Results:
 
     def _foreign(self, why: str) -> InputError:
         return InputError(
-            f"{self._shown} is not a file of these results ({why}); write to another file or remove it"
+            f"{self.holder} is not a file of these results ({why}); write to another file or remove it"
         )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, how: str = "written") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            self._release()  # no row may follow one that is not whole
+            self._release(remove=self._spare)  # no row may follow one that is not whole
+            if how == "read":
+                raise InputError(
+                    f"{unreadable(str(self._shown), error)}; put that right and run the same command again"
+                ) from error
             raise _unwritable(str(self._shown), error) from error
 
 
@@ -201,54 +319,6 @@ def _unwritable(name: str, error: OSError) -> InputError:
         f"{name}: cannot be written: {error.strerror or error}; {advice} and run the same command again, "
         "it goes on where it stopped"
     )
-
-
-def _open_locked(path: Path, shown: Path) -> Any:
-    """The file, made if need be, for appending and reading, which no other process has open in this way."""
-    while True:
-        file = path.open("a+b", buffering=1 << 16)
-        try:
-            _lock(file.fileno(), shown)
-            # whoever held the lock before may have removed the file in between
-            if _is_at(file, path):
-                return file
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _is_at(file: Any, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lock(descriptor: int, shown: Path) -> None:
-    """Held until the file is closed or the process ends, however it ends."""
-    busy = InputError(
-        f"{shown} is being written by another process; wait for it to end, or write to another file"
-    )
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(
-            descriptor, 0x7FFFFFFE, os.SEEK_SET
-        )  # locked bytes cannot be read: one that others hardly want
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            raise busy from None
-    else:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
 
 
 def stream_rows(

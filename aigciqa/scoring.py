@@ -21,11 +21,12 @@ from torch import Tensor
 
 from .config import PRECISIONS, MetricConfig
 from .decode import open_file
-from .errors import InputError
+from .errors import InputError, TransientError
 from .folding import fingerprint, folded
 from .records import Row
 from .sources import Item
 from .transform import normalise, read_views
+from .transient import not_now, transient
 from .walking import shown
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ class Cache:
             if len(self.known) > self.limit:
                 self.known.popitem(last=False)
             return made, True
+
+    def forget(self, digest: bytes, distinct: Distinct) -> None:
+        """Let the next picture of that content be decoded anew."""
+        with self.lock:
+            if self.known.get(digest) is distinct:
+                del self.known[digest]
 
 
 @dataclass
@@ -259,7 +266,7 @@ def _pipeline(
                     )
                     if not opening:
                         break
-                    rows.append(_queued(opening.popleft().result(), new))
+                    rows.append(_queued(_own(opening.popleft().result(), config, cache), new))
                 # a row whose reference does not fit comes with the next batch
                 later = rows[-1:] if len(new) > size else []
                 if rows:
@@ -291,30 +298,61 @@ def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
 
 
 def _distinct(name: str, data: bytes | None, config: MetricConfig, cache: Cache) -> Distinct:
+    digest = b""
     try:
         digest, content = _content(name, data)
         found, new = cache.claim(digest, name)
-    except (OSError, ValueError):  # decoding will say what is wrong
+    except (OSError, ValueError):  # it is opened once more, and decoding will say what is wrong
         content, found, new = name, Distinct(name), True
     if new:
         try:
             found.views = _views(content, config, name)
             found.decoded.set_result(None)
         except BaseException as error:
+            if isinstance(error, TransientError):  # which is no property of the content
+                cache.forget(digest, found)
             found.decoded.set_exception(error)
     return found
 
 
+def _own(opened: Opened, config: MetricConfig, cache: Cache) -> Opened:
+    """An item whose pictures are read by themselves where another file of the same content could not be."""
+
+    def own(distinct: Distinct, name: str) -> Distinct:
+        error = distinct.decoded.exception()
+        if (
+            isinstance(error, TransientError)
+            and isinstance(error.__cause__, OSError)
+            and distinct.name != name
+        ):
+            return _distinct(name, None, config, cache)
+        return distinct
+
+    item = opened.item
+    reference = opened.reference and own(opened.reference, item.reference or "")
+    return Opened(item, own(opened.generated, item.picture), reference)
+
+
 def _views(content: Any, config: MetricConfig, name: str) -> Tensor:
+    """Decoded; tried once more where the place was to blame: the file is opened anew, or has the memory for itself."""
     try:
         return read_views(content, config.transform, name)
-    except InputError as error:
-        if not isinstance(error.__cause__, MemoryError):
+    except (InputError, MemoryError, RuntimeError) as error:
+        if (cause := transient(error)) is None:
             raise
+        failed_to_read = isinstance(cause, OSError) and cause.errno is not None
+        del cause  # else what was decoded is kept in memory
+    if failed_to_read:
+        return read_views(content, config.transform, name)
     with _SCARCE:  # what the other threads had decoded is gone now, perhaps
         if isinstance(content, io.BytesIO):
             content.seek(0)
-        return read_views(content, config.transform, name)
+        try:
+            return read_views(content, config.transform, name)
+        except (MemoryError, RuntimeError) as error:
+            if (cause := transient(error)) is None:
+                raise
+            raise not_now(shown(name), cause) from cause
 
 
 def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
@@ -325,6 +363,8 @@ def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
                 hashed = hashlib.blake2b(digest_size=16)
                 while block := file.read(1 << 20):
                     hashed.update(block)
+                # never the digest of a picture in memory: the file is read again, which may fail where that does not
+                hashed.update(b"file")
                 return hashed.digest(), name
             data = file.read()
     content = io.BytesIO(data)

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from PIL import Image
 
-from .errors import InputError
+from .errors import InputError, TransientError
+from .transient import transient, unreadable
 
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow knows these formats only by name
 EVERYTHING = ("**", "*")
@@ -137,6 +138,10 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # csv, pyarrow, tarfile and every compression have errors of their own
+        if isinstance(cause := transient(error), OSError):
+            raise TransientError(
+                f"{unreadable(shown(str(path)), cause)}; put that right and run the same command again"
+            ) from error
         raise InputError(
             f"{shown(str(path))}: cannot be read as {kind}, or is cut short: {error}; write it anew"
         ) from error

@@ -8,8 +8,10 @@ import difflib
 import hashlib
 import os
 import re
+import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from . import hub
 from .config import LONGEST, REPO, REPO_IS, REVISION, REVISION_IS, MetricConfig, read_config
 from .errors import CheckpointError
+from .transient import WatchedFile, transient, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,8 +80,9 @@ class Source:
         if self.folder is not None:
             path = self.folder / WEIGHTS
             try:
-                found = path.is_file()
-            except OSError:  # a link to what cannot be
+                with _readable(path):
+                    found = stat.S_ISREG(path.stat().st_mode)
+            except OSError:  # it is not there, or a link to what cannot be
                 found = False
             if not found:
                 if config.repo is None or self.folder.parent != PACKAGED:
@@ -89,8 +93,10 @@ class Source:
             path = self._fetch(WEIGHTS, self.repo, self._config_folder.name, most)
         if not path.is_file():  # reading a device or a pipe would not end
             raise CheckpointError(f"{path} is not a file; remove it to fetch the file again")
-        hub.check_size(str(path), path.stat().st_size, most)
-        if (digest := _digest(path)) == config.sha256:
+        with _readable(path):
+            hub.check_size(str(path), path.stat().st_size, most)
+            digest = _digest(path)
+        if digest == config.sha256:
             return path
         if path.parent == self.folder:
             dealt_with = (
@@ -206,12 +212,14 @@ def check_weights(path: Path, expected: "Mapping[str, Tensor]", of: MetricConfig
     from safetensors import SafetensorError, safe_open
 
     try:
-        with path.open("rb") as file:
+        with _readable(path), WatchedFile(path) as file:
             start = file.read(8)
         if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > HEADER:
             raise ValueError(f"its header has {length:,} bytes" if len(start) == 8 else "it is too short")
-        with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        with _readable(path), safe_open(path, "pt") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
     wrong = expected.keys() ^ shapes.keys()
@@ -232,7 +240,10 @@ def load_weights(path: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with _readable(path):
+            return load_file(path)
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError) as error:  # the last for a type that torch lacks
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
 
@@ -268,9 +279,22 @@ def save_checkpoint(
     return config
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Of a file that cannot be read now nothing is known, so nothing is said of its content, or removed."""
+    try:
+        yield
+    except OSError as error:
+        if transient(error) is None:
+            raise
+        raise CheckpointError(
+            f"{unreadable(str(path), error)}; nothing was changed: put that right and try again"
+        ) from error
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with WatchedFile(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
