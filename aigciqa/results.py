@@ -120,7 +120,7 @@ class Results:
         """Put other rows in place of those that were there when the file was opened, such as those that failed.
 
         The whole file is replaced in the end, at once. Where `rows` ends early, or raises, the rows after that stay as
-        they were, and what it raised goes on when the file is written.
+        they were, and what it raised goes on when the file is written. What `rows` gave before must not be gone on with.
 
         Args:
             rows: of the same pictures and references in the same order, taken one by one.
@@ -147,20 +147,22 @@ class Results:
         draft = target.with_name(f"{target.name}.retry")
         stopped: BaseException | None = None
         with self._explained():
-            draft.unlink(
-                missing_ok=True
-            )  # of a run that was killed; only who has the lock of `target` writes it
+            draft.unlink(missing_ok=True)  # of a run that was killed; the lock of `target` is its lock, too
             file = open(draft, "a+b", buffering=1 << 16, opener=new)  # noqa: SIM115
         try:
             lock(file.fileno(), self._shown)
             before, position = self._file.seek(0, os.SEEK_END), len(self._codec.header)
             with self._explained():
                 file.write(self._codec.header)
-            try:
-                for row in rows:
-                    position = self._replaced(position, row, file)
-            except BaseException as error:  # even an interruption: what was done until then is kept
-                stopped = error
+            remaining = iter(rows)
+            while True:
+                try:
+                    row = next(remaining, None)
+                except BaseException as error:  # even an interruption: what was done until then is kept
+                    row, stopped = None, error
+                if row is None:
+                    break
+                position = self._replaced(position, row, file)
             with self._explained():
                 self._file.seek(position)
                 shutil.copyfileobj(self._file, file, 1 << 20)
@@ -168,7 +170,8 @@ class Results:
             self._end += self._file.seek(0, os.SEEK_END) - before
             self._spare = False
         except BaseException:
-            file.close()
+            with suppress(OSError):
+                file.close()
             with suppress(OSError):
                 draft.unlink()
             raise

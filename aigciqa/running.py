@@ -77,15 +77,15 @@ class Run:
                 file.write([row])
         self._sum_up(done, aside=False)
         if kept:
-            click.echo(
-                f"{kept:,} of the {done:,} rows that {output} had already {'still ' * retry_failed}have an error; "
-                "the same command with --retry-failed scores these pictures again"
+            what = (
+                "failed once more"
+                if retry_failed
+                else "failed in an earlier run; --retry-failed scores them again"
             )
+            _echo(f"{kept:,} of the {done:,} rows that {output} had already {what}")
         if passing:
-            click.echo(
-                f"{passing:,} pictures could not be read now; when that is put right, the same command with "
-                "--retry-failed scores them again"
-            )
+            new = self.summary.count - done
+            _echo(f"not readable now: {passing:,} of {new:,} images; put that right and add --retry-failed")
         return self.summary.failed
 
     def to_output(self, form: str) -> int:

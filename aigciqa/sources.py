@@ -17,7 +17,7 @@ from typing import IO, Any, TypeAlias
 from .containers import MANIFESTS, SHARDS, read_manifest, read_tar
 from .errors import InputError
 from .pairing import Pair, Unpaired, pairing
-from .walking import is_glob, is_magic, pictures, shown, some, there, walk
+from .walking import is_folder, is_glob, is_magic, pictures, shown, some, there, walk
 
 SHOWN = 10  # unpaired pictures that an error lists
 _NONE = object()
@@ -252,7 +252,7 @@ class Items:
         if source == "-":
             listed = ((Item(name), None) for name in self._list())
             yield from some(listed, "-: no path came on standard input")
-        elif there(path.is_dir):
+        elif is_folder(path):
             found = ((Item(str(picture)), path) for picture in pictures(path))
             yield from some(
                 found, f"{shown(source)}: no picture in this folder; name tables and shards by themselves"

@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -78,13 +79,13 @@ def _list_folder(folder: Path) -> tuple[tuple[int, int], Iterator[str]]:
     Pipes, sockets and devices are no pictures, and opening them could wait for ever.
     """
     try:
-        stat = folder.stat()
+        status = folder.stat()
         with os.scandir(folder) as entries:
             names = [entry.name + ending for entry in entries if (ending := _ending(entry)) is not None]
     except OSError as error:
         raise InputError(f"{shown(str(folder))}: cannot be listed: {error.strerror}") from None
     names.sort(key=_natural)
-    return (stat.st_dev, stat.st_ino), iter(names)
+    return (status.st_dev, status.st_ino), iter(names)
 
 
 def _ending(entry: "os.DirEntry[str]") -> str | None:
@@ -114,6 +115,18 @@ def there(test: Callable[[], bool]) -> bool:
     try:
         return test()
     except OSError:  # a name that is too long, a folder that may not be entered
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a source is one; not known of one that cannot be read now, unless it is called as a picture is."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if transient(error) and path.suffix.lower() not in suffixes():
+            raise TransientError(
+                f"{unreadable(shown(str(path)), error)}; put that right and run the same command again"
+            ) from error
         return False
 
 
