@@ -120,7 +120,7 @@ class Results:
         """Put other rows in place of those that were there when the file was opened, such as those that failed.
 
         The whole file is replaced in the end, at once. Where `rows` ends early, or raises, the rows after that stay as
-        they were, and what it raised goes on when the file is written. What `rows` gave before must not be gone on with.
+        they were, and what it raised goes on when the file is written. An iterator that `rows` gave before ends here.
 
         Args:
             rows: of the same pictures and references in the same order, taken one by one.
