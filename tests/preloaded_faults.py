@@ -277,3 +277,26 @@ def test_the_faults_are_real(tmp_path):
     with fault("/a", "open", errno.EACCES), pytest.raises(PermissionError):
         path.open("rb")
     assert path.read_bytes() == bytes(1000)
+
+
+# -- training: what could not be read is not left out for good
+
+
+def test_a_photograph_is_not_left_out_of_a_data_set_for_good(files, tmp_path):
+    from aigciqa.training.photographs import Photograph
+    from aigciqa.training.synthesis import Plan, _make_photograph, _rows_file
+
+    photo = Photograph("a.png", files[2], "0" * 64)
+    plan = Plan(96, 1, 1, 1, 1, False, None)
+    (tmp_path / "images").mkdir()
+    with fault(files[2].name), pytest.raises(TransientError, match="Input/output error"):
+        _make_photograph(tmp_path, plan, photo)
+    assert not _rows_file(tmp_path, photo).exists()
+
+
+def test_a_photograph_is_not_left_out_of_learning(files):
+    from aigciqa.training.autoencoder import _read_all
+
+    with fault(files[2].name), pytest.raises(TransientError, match="Input/output error"):
+        _read_all([files[2]], print)
+    assert len(_read_all([files[2]], print)) == 1

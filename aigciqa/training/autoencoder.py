@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, TransientError
 from ..weights import load_weights
 from .photographs import read_photograph
 from .structural import Rng
@@ -150,6 +150,10 @@ def _read_all(photos: Sequence[Path], report: Callable[[str], None]) -> list[Ten
     for photo in photos:
         try:
             picture = read_photograph(photo)
+        except (
+            TransientError
+        ):  # else a run on a share that fails now and then learns from another set each time
+            raise
         except InputError as error:
             report(f"left out: {error}")
             continue

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, TransientError
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .files import claimed, write_whole
 from .photographs import Box, Photograph, cut, find_boxes, find_photographs, read_photograph, reframed
@@ -223,6 +223,8 @@ def _make_photograph(out: Path, plan: Plan, photo: Photograph) -> None:
     try:
         picture = read_photograph(photo.path)
         boxes = find_boxes(picture, plan.size, plan.crops, rng)
+    except TransientError:  # of the disk; left out it would stay left out
+        raise
     except InputError as error:
         made["left_out"] = str(error).removeprefix(f"{photo.path}: ")
     else:
