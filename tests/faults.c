@@ -5,7 +5,8 @@
    FAULT_ERRNO  the error; 0 lets a read come to an end too early
    FAULT_AFTER  only reads from this offset on
    FAULT_SKIP   so many such calls succeed first
-   FAULT_TIMES  and then so many fail; all of them where it is not set */
+   FAULT_TIMES  and then so many fail; all of them where it is not set
+   FAULT_WAIT   microseconds before it fails */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -30,7 +31,9 @@ static int fails(const char *call, const char *path) {
     const char *part = getenv("FAULT_PATH"), *which = getenv("FAULT_CALL");
     if (!part || !*part || !which || strcmp(which, call) || !strstr(path, part)) return 0;
     long now = __sync_fetch_and_add(&count, 1) - number("FAULT_SKIP", 0);
-    return now >= 0 && now < number("FAULT_TIMES", 1L << 40);
+    if (now < 0 || now >= number("FAULT_TIMES", 1L << 40)) return 0;
+    usleep(number("FAULT_WAIT", 0));
+    return 1;
 }
 
 ssize_t read(int fd, void *buffer, size_t size) {

@@ -19,6 +19,7 @@ from aigciqa import image
 from aigciqa.decode import REFUSED
 from aigciqa.errors import InputError
 from aigciqa.sources import Item
+from aigciqa.transient import AGAIN
 
 from .hostile import corpus, oddities
 from .makers import ERROR, SCORE, encoded, kinds, photo
@@ -289,10 +290,10 @@ def test_unreadable_files_and_folders(metric):
         (folder / "closed.png").chmod(0)
         with unprivileged():
             rows = list(metric.score_files(folder))
-            with pytest.raises(InputError, match=r"closed\.png: cannot be opened: Permission denied"):
+            with pytest.raises(InputError, match=r"closed\.png: cannot be read now: Permission denied"):
                 metric(folder / "closed.png")
         assert [bool(row.scores) for row in rows] == [True, False, True]
-        assert rows[1].error == f"{folder}/closed.png: cannot be opened: Permission denied"
+        assert rows[1].error == f"{folder}/closed.png: cannot be read now: Permission denied; {AGAIN}"
         (folder / "shut").mkdir(mode=0)
         with unprivileged(), pytest.raises(InputError, match="shut: cannot be listed: Permission denied"):
             list(metric.score_files(folder))  # rather than less than all
