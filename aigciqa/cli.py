@@ -280,6 +280,8 @@ def score(
     )
     with waiting("counting pictures"):
         count = items.check()
+    if items.left_out:
+        click.echo(str(items.left_out), err=True)
     paired = items.referenced
     if metric is None and 0 < paired < count:
         raise InputError(

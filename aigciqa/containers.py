@@ -1,20 +1,21 @@
-"""Manifests and tar shards: files that hold or name many pictures."""
+"""Manifests: tables that name many pictures."""
 
 import csv
+import io
 import os
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from pathlib import Path
+from typing import IO, Any
 
 from .errors import InputError
-from .walking import reading, shown, suffixes
+from .limits import LINE, NAME, TABLE, check_size
+from .walking import open_again, reading, shown
 
-SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MANIFESTS = (".csv", ".tsv", ".parquet")
-
-Sample: TypeAlias = tuple[str, str | None, bytes | None, bytes | None]  # picture, reference, their bytes
+_ROWS = 1024  # that are read at a time
+_TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+_REMEDY = "keep names of files in a table of their own"
 
 
 def read_manifest(path: Path, picture_column: str, reference_column: str) -> Iterator[tuple[str, str | None]]:
@@ -23,6 +24,8 @@ def read_manifest(path: Path, picture_column: str, reference_column: str) -> Ite
     with reading(path, f"a table ({kind})"):
         rows = _parquet(path, columns) if kind == ".parquet" else _csv(path, columns)
         for where, picture, reference in rows:
+            if max(len(picture), len(reference)) > NAME:
+                raise _too_long(path, where)
             if not picture:
                 raise InputError(f"{shown(str(path))}, {where}: the picture's name is empty; fill it in")
             yield str(path.parent / picture), str(path.parent / reference) if reference else None
@@ -30,11 +33,15 @@ def read_manifest(path: Path, picture_column: str, reference_column: str) -> Ite
 
 def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+    check_size(path.stat().st_size, TABLE, shown(str(path)), _REMEDY)
+    with open_again(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        lines = _Lines(file, shown(str(path)))
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         names = next(reader, [])
         there = _columns(path, names, columns)
         for row in reader:
+            lines.left = LINE
             if not row:  # an empty line
                 continue
             if len(row) != len(names):
@@ -50,22 +57,79 @@ def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]
             )
 
 
+class _Lines:
+    """The lines of a table, of which one row may take so many characters."""
+
+    def __init__(self, file: IO[str], what: str):
+        self.file, self.what, self.left = file, what, LINE
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self.file.readline(self.left + 1):
+            self.left -= len(line)
+            check_size(LINE - self.left, LINE, f"{self.what}: a row of the table", _REMEDY)
+            yield line
+
+
 def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
     try:
-        parquet = import_module("pyarrow.parquet")
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise InputError(f"{path}: reading Parquet needs pyarrow; pip install 'aigciqa[parquet]'") from None
     row = 0
-    with path.open("rb") as file, parquet.ParquetFile(file) as table:
-        there = _columns(path, table.schema_arrow.names, columns)
-        for batch in table.iter_batches(batch_size=4096, columns=there):
-            for cells in zip(*(batch.column(name).to_pylist() for name in there), strict=True):
-                row += 1
-                for name, cell in zip(there, cells, strict=True):
-                    if not isinstance(cell, str | bytes | None):
-                        raise InputError(f"{path}: column {name!r} holds {type(cell).__name__}, not names")
-                texts = [os.fsdecode(cell or "") for cell in cells]
-                yield f"row {row}", texts[0], texts[1] if len(texts) > 1 else ""
+    with open_again(path) as file:
+        there = _checked(path, file, arrow, parquet, columns)
+        # a text that is there once and that a million rows name is kept once
+        with parquet.ParquetFile(file, read_dictionary=there) as table:
+            for batch in table.iter_batches(batch_size=_ROWS, columns=there):
+                found = [_cells(path, row, batch.column(name), arrow) for name in there]
+                for cells in zip(*found, strict=True):
+                    row += 1
+                    texts = [os.fsdecode(cell or "") for cell in cells]
+                    yield f"row {row}", texts[0], texts[1] if len(texts) > 1 else ""
+
+
+def _checked(path: Path, file: IO[bytes], arrow: Any, parquet: Any, columns: tuple[str, str]) -> list[str]:
+    """The columns to read, once the file says that they hold names and how much memory they take."""
+    what = shown(str(path))
+    file.seek(-8, os.SEEK_END)
+    footer = file.read(8)
+    if footer.endswith(b"PAR1"):
+        check_size(int.from_bytes(footer[:4], "little"), LINE, f"{what}: the table's description", _REMEDY)
+    file.seek(0)
+    table = parquet.ParquetFile(file)  # which is not closed, as it would close the file
+    there = _columns(path, table.schema_arrow.names, columns)
+    types = arrow.types
+    for name in there:
+        kind = table.schema_arrow.field(name).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        fixed = types.is_fixed_size_binary(kind) and kind.byte_width <= NAME
+        if not (fixed or types.is_null(kind) or str(kind) in _TEXTS):
+            raise InputError(f"{what}: column {name!r} holds {kind}, not names")
+    metadata = table.metadata
+    leaves = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in there]
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for size in ("total_compressed_size", "total_uncompressed_size"):
+            needed = sum(getattr(group.column(leaf), size) for leaf in leaves)
+            check_size(needed, TABLE, f"{what}: {' and '.join(there)} in one group of rows", _REMEDY)
+    return there
+
+
+def _cells(path: Path, row: int, column: Any, arrow: Any) -> list[str | bytes | None]:
+    if arrow.types.is_dictionary(column.type):
+        lengths = import_module("pyarrow.compute").binary_length(column.dictionary)
+        longest = import_module("pyarrow.compute").max(lengths).as_py() or 0
+        if longest > NAME:
+            raise _too_long(path, f"row {row + 1} or later")
+        column = column.dictionary_decode()
+    cells: list[str | bytes | None] = column.to_pylist()
+    return cells
+
+
+def _too_long(path: Path, where: str) -> InputError:
+    return InputError(
+        f"{shown(str(path))}, {where}: holds a name of more than {NAME:,} bytes; name the column of pictures by "
+        "picture_column, and that of references by reference_column"
+    )
 
 
 def _columns(path: Path, names: Sequence[str], columns: tuple[str, str]) -> list[str]:
@@ -80,53 +144,3 @@ def _columns(path: Path, names: Sequence[str], columns: tuple[str, str]) -> list
                 f"{shown(str(path))}: no column {name!r}; its columns are {listed}; name it by {option}"
             )
     return [name for name in columns if name in names]
-
-
-class _Member(tarfile.TarInfo):
-    """`tarfile` takes a broken header for the archive's end, and would leave out all that follows."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # this is what an end looks like
-                raise
-            raise tarfile.ReadError(str(error)) from None
-
-
-def read_tar(path: Path, wanted: Callable[[], bool]) -> Iterator[Sample]:
-    """The samples in order; `wanted` says, when one begins, whether to read its members."""
-    with reading(path, "a tar archive"), tarfile.open(path, "r:*", tarinfo=_Member) as tar:
-        key, sample, read = "", dict[str, tuple[str, bytes | None]](), False
-        while member := tar.next():
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header
-            inner = PurePosixPath(member.name.lstrip("/"))
-            if not member.isreg() or any(part.startswith(".") and part != ".." for part in inner.parts):
-                continue
-            stem, _, ending = inner.name.partition(".")
-            if key != str(inner.parent / stem):
-                if sample:
-                    yield _sample(sample)
-                key, sample, read = str(inner.parent / stem), {}, wanted()
-            if inner.suffix.lower() not in suffixes():
-                continue
-            role = "reference" if ending.lower().split(".")[-2:-1] in (["ref"], ["reference"]) else "picture"
-            name = f"{path}/{inner}"
-            if role in sample:
-                raise InputError(
-                    f"{shown(name)}: the second {role} of one sample, beside {shown(sample[role][0])}; "
-                    "call references key.ref.jpg, and give different pictures different names before their first dot"
-                )
-            contents = tar.extractfile(member)
-            sample[role] = name, contents.read() if read and contents else None
-        if sample:
-            yield _sample(sample)
-
-
-def _sample(sample: dict[str, tuple[str, bytes | None]]) -> Sample:
-    reference, reference_data = sample.get("reference", (None, None))
-    if "picture" not in sample:
-        raise InputError(f"{shown(str(reference))}: a reference without a picture beside it in the shard")
-    picture, data = sample["picture"]
-    return picture, reference, data, reference_data

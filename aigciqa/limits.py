@@ -11,6 +11,10 @@ HELD = 256 * MIB  # an encoded image that is held in memory, such as a member of
 TABLE = 1 * GIB  # a manifest or a table of labels, uncompressed
 GRAPH = 2 * GIB  # an ONNX file; its format allows no more
 STRUCTURE = 4 * MIB  # an ONNX file without its weights; parsed, it takes up to 75 times as much
+HEADERS = 1 * MIB  # what a tar archive may say of one member: its name, its links, its holes
+ASIDE = 4 * GIB  # disk: what is kept in a temporary file because it cannot be read twice
+LINE = 16 * MIB  # a row of a table of text
+NAME = 64 << 10  # a path, of which no system takes more
 WORK = 4 * GIB  # working memory: of a network for one image, of one map
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .errors import InputError
+from .formats import LeftOut
 from .walking import pictures, shown, some, there
 
 SHOWN = 10  # references that an error lists
@@ -56,13 +57,14 @@ class _Stems:
     """Pairs with the one file of the same stem, whatever its ending."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.left_out = folder, LeftOut()
 
     @cached_property
     def index(self) -> dict[str, list[str]]:
         """References by path without ending and, after a slash, by stem alone; below the folder."""
         index = defaultdict(list)
-        for path in some(pictures(self.folder), f"{shown(str(self.folder))}: no picture in this folder"):
+        complaint = f"{shown(str(self.folder))}: no picture in this folder"
+        for path in some(pictures(self.folder, self.left_out), complaint, self.left_out):
             inner = path.relative_to(self.folder)
             index[str(inner.with_suffix(""))].append(str(inner))
             index[f"/{path.stem}"].append(str(inner))
@@ -78,7 +80,8 @@ class _Stems:
         looked = " or ".join(dict.fromkeys(shown(f"{key.lstrip('/')}.*") for key in keys))
         looked = f"looked for {looked} in {shown(str(self.folder))}"
         if not found:
-            return Unpaired(picture, f"{looked}, found nothing")
+            aside = f" ({self.left_out})" if self.left_out else ""
+            return Unpaired(picture, f"{looked}, found nothing{aside}")
         listed = ", ".join(map(shown, found[:SHOWN])) + ", ..." * (len(found) > SHOWN)
         return Unpaired(picture, f"{looked}, found {len(found)}: {listed}", several=True)
 

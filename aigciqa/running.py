@@ -214,7 +214,7 @@ def _bar(total: int, done: int = 0, shown: bool = True) -> Any:
 
 def _alone(item: "Item") -> "Item":
     """Without the reference that a manifest or a shard has beside it."""
-    return replace(item, reference=None, reference_data=None)
+    return replace(item, reference=None, reference_data=None, reference_error=None)
 
 
 def _check_same(row: Row, item: "Item | None", number: int, holder: str) -> "Item":

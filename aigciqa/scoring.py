@@ -23,6 +23,7 @@ from .config import PRECISIONS, MetricConfig
 from .decode import open_file
 from .errors import InputError, TransientError
 from .folding import fingerprint, folded
+from .limits import HELD, read_within
 from .records import Row
 from .sources import Item
 from .transform import normalise, read_views
@@ -252,18 +253,15 @@ def _pipeline(
     cache = Cache(max(4 * size, min(KEPT, CACHE // (4 * metric.network.width))))
     opening: deque[Future[Opened]] = deque()
     computing: deque[Future[list[Row]]] = deque()
-    remaining = iter(items)
+    remaining = _Remaining(items)
     with ThreadPoolExecutor(workers, "decode", lambda: limit_threads(1)) as pool:
         try:
             rows: list[Opened | Row] = []
             new: list[Distinct] = []
             while True:
                 while len(new) < size and len(rows) < 4 * size:
-                    wanted = 2 * (size + workers) - len(opening)
-                    opening.extend(
-                        pool.submit(_open, item, config, cache)
-                        for item in itertools.islice(remaining, wanted)
-                    )
+                    while len(opening) < 2 * (size + workers) and (item := remaining.take(len(opening))):
+                        opening.append(pool.submit(_open, item, config, cache))
                     if not opening:
                         break
                     rows.append(_queued(_own(opening.popleft().result(), config, cache), new))
@@ -281,6 +279,29 @@ def _pipeline(
                 future.cancel()
 
 
+class _Remaining:
+    """Items still to be opened; of those that come with content, not more are taken than `HELD` bytes at once.
+
+    Args:
+        items: what to score.
+    """
+
+    def __init__(self, items: Iterable[Item]):
+        self.items = iter(items)
+        self.sizes: deque[int] = deque()  # of those that were taken last
+
+    def take(self, waiting: int) -> Item | None:
+        """The next item; None where there is none, or none yet, because those that wait are large."""
+        while len(self.sizes) > waiting:
+            self.sizes.popleft()
+        if sum(self.sizes) >= HELD:
+            return None
+        item = next(self.items, None)
+        if item is not None:
+            self.sizes.append(len(item.data or b"") + len(item.reference_data or b""))
+        return item
+
+
 def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
     """Decode what is new of an item."""
     if config.mode == "NR" and item.reference is not None:
@@ -288,8 +309,10 @@ def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
     elif config.mode == "FR" and item.reference is None:
         problem = f"{shown(item.picture)}: has no reference, which {config.name} needs; or use nr-aigciqa"
     else:
-        generated = _distinct(item.picture, item.data, config, cache)
-        reference = item.reference and _distinct(item.reference, item.reference_data, config, cache)
+        generated = _distinct(item.picture, item.data, config, cache, item.error)
+        reference = item.reference and _distinct(
+            item.reference, item.reference_data, config, cache, item.reference_error
+        )
         item = replace(item, data=None, reference_data=None)  # a tar's content is no longer needed
         return Opened(item, generated, reference or None)
     refused = Distinct(item.picture)
@@ -297,7 +320,13 @@ def _open(item: Item, config: MetricConfig, cache: Cache) -> Opened:
     return Opened(item, refused, None)
 
 
-def _distinct(name: str, data: bytes | None, config: MetricConfig, cache: Cache) -> Distinct:
+def _distinct(
+    name: str, data: bytes | None, config: MetricConfig, cache: Cache, error: str | None = None
+) -> Distinct:
+    if error is not None:  # it could not be read where it lies
+        refused = Distinct(name)
+        refused.decoded.set_exception(InputError(error))
+        return refused
     digest = b""
     try:
         digest, content = _content(name, data)
@@ -359,14 +388,16 @@ def _content(name: str, data: bytes | None) -> tuple[bytes, Any]:
     """A digest of an encoded picture, and where to read it from."""
     if data is None:
         with open_file(name) as file:
-            if os.fstat(file.fileno()).st_size > WHOLE:
+            size = os.fstat(file.fileno()).st_size
+            if size > WHOLE:
                 hashed = hashlib.blake2b(digest_size=16)
                 while block := file.read(1 << 20):
                     hashed.update(block)
                 # never the digest of a picture in memory: the file is read again, which may fail where that does not
                 hashed.update(b"file")
                 return hashed.digest(), name
-            data = file.read()
+            # a pipe has no size
+            data = file.read() if size else read_within(file, HELD, shown(name), "write it to a file first")
     content = io.BytesIO(data)
     content.name = name  # for messages
     return hashlib.blake2b(content.getbuffer(), digest_size=16).digest(), content

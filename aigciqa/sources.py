@@ -5,18 +5,19 @@ the names in the folders that are open and, where references are matched by stem
 """
 
 import itertools
+import logging
 import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from .containers import MANIFESTS, SHARDS, read_manifest, read_tar
+from .containers import MANIFESTS, read_manifest
 from .errors import InputError
+from .formats import LeftOut
+from .listing import Listing
 from .pairing import Pair, Unpaired, pairing
+from .shards import SHARDS, Found, read_tar
 from .walking import is_folder, is_glob, is_magic, pictures, shown, some, there, walk
 
 SHOWN = 10  # unpaired pictures that an error lists
@@ -32,15 +33,19 @@ class Item:
         reference: likewise; None where there is none.
         data: the encoded picture, where `picture` is not the path of a file.
         reference_data: the encoded reference, where `reference` is not the path of a file.
+        error: why there is no `data` although `picture` is not the path of a file; it begins with its name.
+        reference_error: likewise.
     """
 
     picture: str
     reference: str | None = None
     data: bytes | None = None
     reference_data: bytes | None = None
+    error: str | None = None
+    reference_error: str | None = None
 
 
-Found: TypeAlias = tuple[Item, Path | None]  # and the folder, glob's folder or shard that it was found in
+Placed: TypeAlias = tuple[Item, Path | None]  # and the folder, glob's folder or shard that it was found in
 
 
 def find_items(
@@ -61,7 +66,9 @@ def find_items(
     ``.tsv``, ``.parquet``) names pictures, and may name references, relative to its own folder. A tar shard
     (``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz``) has one picture in each sample, which is what
     shares a name up to the first dot, and may have its reference beside it as ``key.ref.jpg`` or
-    ``key.reference.jpg``. Any other name is taken for a picture, whatever its ending, there or not.
+    ``key.reference.jpg``; a link to another member is scored as that member. Any other name is taken for a
+    picture, whatever its ending, there or not. What a folder, a glob or a shard has that is no picture is counted
+    in `Items.left_out`.
 
     References for PKU-I2IQA: ``find_items(["Generated_image/All"], reference="Image_prompt",
     reference_pattern="{1:d}.jpg")`` pairs ``SD_000_00.jpg`` with ``0.jpg``.
@@ -126,7 +133,7 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
         found = find_items(pictures, reference=references, reference_pattern=reference_pattern)
         if references is not None or reference_pattern is not None:
             found.check()
-        return found
+        return _announced(found)
     if reference_pattern is not None or (one_for_all and references is not None):
         raise InputError(
             "one reference for all, or a pattern, goes with a list of names; pass list(pictures)"
@@ -134,6 +141,13 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
     if references is None:
         return (p if isinstance(p, Item) else Item(os.fspath(p)) for p in pictures)
     return _zipped(pictures, references)
+
+
+def _announced(items: "Items") -> Iterator[Item]:
+    """The items; and what was left out is logged, not warned of, as warnings may be errors and would end the run."""
+    yield from items
+    if items.left_out:
+        logging.getLogger("aigciqa").warning("%s", items.left_out)
 
 
 def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
@@ -157,7 +171,13 @@ def _check_source(name: str) -> None:
 
 
 class Items:
-    """The items of `find_items`; going through them again gives the same ones in the same order."""
+    """The items of `find_items`; going through them again gives the same ones in the same order.
+
+    Attributes:
+        left_out: counts what the last pass, of `check` or over the items, passed over in folders, globs and shards;
+            `str` makes a line of it, and ``left_out.counts`` has the numbers.
+        referenced: of the pictures that `check` counted, how many have a reference.
+    """
 
     def __init__(
         self,
@@ -170,9 +190,10 @@ class Items:
         self._sources = sources
         self._pair = pair
         self._columns = columns
-        self._stdin = stdin
+        self._listing = Listing(stdin)
         self._shard = shard
-        self.referenced = 0  # of the pictures that `check` counted, how many have a reference
+        self.referenced = 0
+        self.left_out = LeftOut()
 
     def __iter__(self) -> Iterator[Item]:
         """Read and pair one item after another.
@@ -216,16 +237,17 @@ class Items:
             )
         return count
 
-    def _mine(self, read: bool) -> Iterator[Found]:
+    def _mine(self, read: bool) -> Iterator[Placed]:
         """The shard's part. Tar members are read only if `read`, and not those of other parts."""
         first, every = self._shard
         number = 0
+        left_out = self.left_out = LeftOut()
 
         def is_mine() -> bool:
             return number % every == first - 1
 
         for source in self._sources:
-            for found in self._expand(source, lambda: read and is_mine()):
+            for found in self._expand(source, lambda: read and is_mine(), left_out):
                 if is_mine():
                     yield found
                 number += 1
@@ -247,61 +269,39 @@ class Items:
         reference = self._pair(item.picture, place)
         return reference if isinstance(reference, Unpaired) else replace(item, reference=reference)
 
-    def _expand(self, source: str, wanted: Callable[[], bool]) -> Iterator[Found]:
+    def _expand(self, source: str, wanted: Callable[[], bool], left_out: LeftOut) -> Iterator[Placed]:
         path = Path(source)
         if source == "-":
-            listed = ((Item(name), None) for name in self._list())
+            listed = ((Item(name), None) for name in self._listing)
             yield from some(listed, "-: no path came on standard input")
         elif is_folder(path):
-            found = ((Item(str(picture)), path) for picture in pictures(path))
-            yield from some(
-                found, f"{shown(source)}: no picture in this folder; name tables and shards by themselves"
-            )
+            found = ((Item(str(picture)), path) for picture in pictures(path, left_out))
+            complaint = f"{shown(source)}: no picture in this folder; name tables and shards by themselves"
+            yield from some(found, complaint, left_out)
         elif is_glob(source):
             start = next(i for i, part in enumerate(path.parts) if is_magic(part))
             place, parts = Path(*path.parts[:start]), path.parts[start:]
-            files = walk(place, parts + ("*",) * (parts[-1] == "**")) if there(place.is_dir) else iter(())
-            for file in some(files, f"{shown(source)}: no file matches; check the pattern"):
-                yield from self._file(str(file), place, wanted)
+            parts += ("*",) * (parts[-1] == "**")
+            files = walk(place, parts, left_out) if there(place.is_dir) else iter(())
+            for file in some(files, f"{shown(source)}: no file matches; check the pattern", left_out):
+                yield from self._file(str(file), place, wanted, left_out)
         else:
-            yield from self._file(source, None, wanted)
+            yield from self._file(source, None, wanted, left_out)
 
-    def _file(self, name: str, place: Path | None, wanted: Callable[[], bool]) -> Iterator[Found]:
+    def _file(
+        self, name: str, place: Path | None, wanted: Callable[[], bool], left_out: LeftOut
+    ) -> Iterator[Placed]:
         path = Path(name)
         if name.lower().endswith(SHARDS):
-            yield from some(
-                ((Item(*sample), path) for sample in read_tar(path, wanted)),
-                f"{shown(name)}: no picture in this shard",
-            )
+            found = ((_item(*sample), path) for sample in read_tar(path, wanted, left_out))
+            yield from some(found, f"{shown(name)}: no picture in this shard", left_out)
         elif name.lower().endswith(MANIFESTS):
             listed = ((Item(*row), None) for row in read_manifest(path, *self._columns))
             yield from some(listed, f"{shown(name)}: no row in this table")
         else:
             yield Item(name), place
 
-    @cached_property
-    def _stored_list(self) -> tuple[IO[bytes], bytes]:
-        """Standard input, kept in a file so that it can be gone through again, and what separates its paths."""
-        stdin = self._stdin or sys.stdin
-        binary = getattr(stdin, "buffer", None)  # text has lost carriage returns, or refuses some bytes
-        file = tempfile.TemporaryFile()  # noqa: SIM115
-        separator = b"\n"
-        while block := binary.read(1 << 16) if binary else os.fsencode(stdin.read(1 << 16)):
-            file.write(block)
-            if b"\0" in block:
-                separator = b"\0"
-        return file, separator
 
-    def _list(self) -> Iterator[str]:
-        file, separator = self._stored_list
-        position, rest, block = 0, b"", b" "
-        while block:
-            file.seek(position)
-            block = file.read(1 << 16)
-            position += len(block)
-            *names, rest = (rest + block).split(separator) if block else [rest, b""]
-            for name in names:
-                if separator == b"\n":
-                    name = name.removesuffix(b"\r") if name.strip() else b""
-                if name:
-                    yield os.fsdecode(name)
+def _item(picture: Found, reference: Found | None) -> Item:
+    beside = reference or Found("")
+    return Item(picture.name, beside.name or None, picture.data, beside.data, picture.error, beside.error)

@@ -1,58 +1,70 @@
 """Files below folders, found while walking, in natural order."""
 
 import fnmatch
+import io
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
 from .errors import InputError, TransientError
+from .formats import LeftOut, reads
 from .transient import transient, unreadable
 
-STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow knows these formats only by name
 EVERYTHING = ("**", "*")
+_PIPE = "/|"  # no name holds a slash
 
 T = TypeVar("T")
 
 
-@cache
-def suffixes() -> frozenset[str]:
-    known = Image.registered_extensions().items()
-    read = Image.OPEN.keys() - STUBS | {"MPO"}  # which is opened as a JPEG
-    return frozenset(suffix for suffix, kind in known if kind in read)
+def pictures(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    for path in walk(folder, EVERYTHING, left_out):
+        if reads(path.name):
+            yield path
+        else:
+            left_out.file(path.name)
 
 
-def pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in walk(folder, EVERYTHING) if path.suffix.lower() in suffixes())
-
-
-def walk(root: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+def walk(root: Path, parts: tuple[str, ...], left_out: LeftOut) -> Iterator[Path]:
     """Files below `root` that match a glob's parts, each once; hidden ones only where a part begins with a dot.
 
     A path is matched while walking: with each folder goes how many parts it may have used up so far.
+
+    Links to folders are followed, but not to a folder that they lie in, and those below another link not to a
+    folder that links led to before: folders that link to each other would have paths without number.
     """
-    open_folders = [(root, *_list_folder(root), _used(parts, {0}))]
+    open_folders = [(root, *_list_folder(root), _used(parts, {0}), False)]
+    linked_to = set()
     while open_folders:
-        folder, _, names, used = open_folders[-1]
+        folder, _, names, used, linked = open_folders[-1]
         name = next(names, None)
         if name is None:
             open_folders.pop()
             continue
-        path = folder / name
+        path = folder / name.removesuffix(_PIPE)
         after = _used(parts, {n for i in used for n in _steps(parts, i, path.name)})
-        if not name.endswith("/"):
+        if not name.endswith(("/", _PIPE)):
             if len(parts) in after:
                 yield path
+        elif name.endswith(_PIPE):
+            if len(parts) in after:
+                left_out.pipe()
         elif after - {len(parts)}:
+            is_link = path.is_symlink()
             identity, names = _list_folder(path)
-            if all(identity != above for _, above, _, _ in open_folders):  # else a link to where we are
-                open_folders.append((path, identity, names, after))
+            if any(identity == above for _, above, _, _, _ in open_folders) or (
+                linked and is_link and identity in linked_to
+            ):
+                left_out.walked()
+                continue
+            if linked or is_link:
+                linked_to.add(identity)
+            open_folders.append((path, identity, names, after, linked or is_link))
+        elif after:
+            left_out.folder()
 
 
 def _steps(parts: tuple[str, ...], i: int, name: str) -> Iterator[int]:
@@ -76,24 +88,24 @@ def _used(parts: tuple[str, ...], used: set[int]) -> set[int]:
 def _list_folder(folder: Path) -> tuple[tuple[int, int], Iterator[str]]:
     """What makes it this folder; and in natural order its folders, which end in a slash, and files.
 
-    Pipes, sockets and devices are no pictures, and opening them could wait for ever.
+    Pipes, sockets and devices, which are no pictures and could keep who opens them waiting for ever, end in `_PIPE`.
     """
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
-            names = [entry.name + ending for entry in entries if (ending := _ending(entry)) is not None]
+            names = [entry.name + _ending(entry) for entry in entries]
     except OSError as error:
         raise InputError(f"{shown(str(folder))}: cannot be listed: {error.strerror}") from None
     names.sort(key=_natural)
     return (status.st_dev, status.st_ino), iter(names)
 
 
-def _ending(entry: "os.DirEntry[str]") -> str | None:
+def _ending(entry: "os.DirEntry[str]") -> str:
     try:
         if entry.is_dir():
             return "/"
         broken = entry.is_symlink() and not Path(entry).exists()
-        return "" if entry.is_file() or broken else None
+        return "" if entry.is_file() or broken else _PIPE
     except OSError:  # a link that cannot be followed; opening it will say so
         return ""
 
@@ -123,7 +135,7 @@ def is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
-        if transient(error) and path.suffix.lower() not in suffixes():
+        if transient(error) and not reads(path.name):
             raise TransientError(
                 f"{unreadable(shown(str(path)), error)}; put that right and run the same command again"
             ) from error
@@ -135,13 +147,13 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def some(found: Iterator[T], complaint: str) -> Iterator[T]:
+def some(found: Iterator[T], complaint: str, left_out: LeftOut | None = None) -> Iterator[T]:
     empty = True
     for one in found:
         empty = False
         yield one
     if empty:
-        raise InputError(complaint)
+        raise InputError(f"{complaint}; {left_out}" if left_out else complaint)
 
 
 @contextmanager
@@ -150,6 +162,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{shown(str(path))}: there is not enough memory to read it; free some") from None
     except Exception as error:  # csv, pyarrow, tarfile and every compression have errors of their own
         if isinstance(cause := transient(error), OSError):
             raise TransientError(
@@ -158,3 +172,22 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(
             f"{shown(str(path))}: cannot be read as {kind}, or is cut short: {error}; write it anew"
         ) from error
+
+
+def open_again(path: Path) -> io.BufferedReader:
+    """A file that names or holds pictures, for reading; it is read twice, to count and to score.
+
+    Args:
+        path: of the file; one without bytes is not opened, since files of the system's that have no size may have
+            no end.
+
+    Raises:
+        InputError: when it is a pipe or a device.
+        OSError: when it cannot be opened.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(
+            f"{shown(str(path))}: is a pipe or a device, not a file; write what comes through it to a file first"
+        )
+    return path.open("rb") if status.st_size else io.BufferedReader(io.BytesIO())

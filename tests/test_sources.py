@@ -313,7 +313,13 @@ def test_samples_of_shards_are_whole_and_regular():
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
     shard("s.tar", SAMPLES, "a")
-    assert list(find_items(["s.tar"])) == WANTED
+    outside, missing, *rest = find_items(["s.tar"])
+    assert rest == WANTED
+    assert (outside.data, missing.data) == (None, None)
+    assert outside.error and outside.error.startswith("s.tar/l.png: links out of its archive")
+    assert missing.error and missing.error.startswith(
+        "s.tar/h.png: links to 'etc/passwd', which is no file in"
+    )
 
 
 @pytest.mark.parametrize(
