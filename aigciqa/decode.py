@@ -18,6 +18,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError
+from .formats import load_plugins
+from .limits import HELD, IMAGE_FILE, check_size
 from .transient import WatchedFile
 from .walking import shown
 
@@ -28,6 +30,7 @@ REFUSED = {
     "IPTC": "they may hold any other kind, of any size",
 }
 
+CHUNK = 64 << 20  # bytes of a part of a PNG that is no pixels
 PATIENCE = 3  # seconds to wait for somebody to write to a pipe
 
 # Held while something of the whole process is changed: Pillow's limit, or which warnings are shown.
@@ -101,7 +104,8 @@ def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
         path: of either.
 
     Raises:
-        InputError: when it is a device, which may have no end.
+        InputError: when it is a device, which may have no end; or a file without bytes, as are those of the
+            system's that may have no end; or one of more bytes than `aigciqa.limits.IMAGE_FILE`.
         OSError: when it cannot be opened.
 
     Examples:
@@ -109,9 +113,14 @@ def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
         ...     file.read(4)
         b'\x89PNG'
     """
-    mode = os.stat(path).st_mode  # noqa: PTH116  # before it is opened, which may do something to a device
+    status = os.stat(path)  # noqa: PTH116  # before it is opened, which may do something to a device
+    mode, name = status.st_mode, shown(os.fsdecode(path))
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise InputError(f"{shown(os.fspath(path))}: is a device, not a file")
+        raise InputError(f"{name}: is a device, not a file")
+    if stat.S_ISREG(mode):
+        check_size(status.st_size, IMAGE_FILE, name, "make it smaller")
+        if not status.st_size:
+            raise InputError(f"{name}: is empty: a file of 0 bytes; write it anew")
     flags = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
     file = WatchedFile(path, lambda name, given: os.open(name, given | flags))
     if flags:
@@ -137,7 +146,10 @@ def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
         ...     identify(file, "gen.png", 1_000_000).size
         (512, 512)
     """
-    icon = file.read(4) in (b"\0\0\1\0", b"icns")
+    start = file.read(8)
+    icon = start[:4] in (b"\0\0\1\0", b"icns")
+    if start == b"\x89PNG\r\n\x1a\n" and file.seek(0, os.SEEK_END) > CHUNK:
+        _check_chunks(file, what)
     image = None
     if not icon:
         with suppress(Image.DecompressionBombError):  # a plugin asked for Pillow's limit itself
@@ -158,6 +170,18 @@ def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
     return image
 
 
+def _check_chunks(file: IO[bytes], what: str) -> None:
+    """Refuse a PNG that has a giant beside its pixels; Pillow would read it whole, and more than once."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] != b"IDAT":
+            check_size(
+                length, CHUNK, f"{what}: a part of it that is no pixels", "save it again without metadata"
+            )
+        file.seek(length + 4, os.SEEK_CUR)
+
+
 def _too_large(what: str, count: str, limit: int | None) -> InputError:
     return InputError(
         f"{what}: has {count} than the limit of {(limit or 0) / 1e6:g}; to score it all the same set "
@@ -169,8 +193,12 @@ def _open(file: IO[bytes]) -> Image.Image:
     """`PIL.Image.open` without its check of the size, whose limit is one for the whole process."""
     file.seek(0)
     prefix = file.read(16)
-    for load_plugins in (Image.preinit, Image.init):  # the common ones, then all
-        load_plugins()
+    for load in (
+        Image.preinit,
+        Image.init,
+        load_plugins,
+    ):  # the common plugins, all, and those of other packages
+        load()
         for name in tuple(Image.ID):
             factory, accepts = Image.OPEN[name]
             # what a plugin raises when the picture is not of its kind after all
@@ -202,7 +230,7 @@ def decode_jpeg(image: Image.Image, file: IO[bytes]) -> Tensor | None:
 
     Both decode with libjpeg-turbo, to the same pixels.
     """
-    if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
+    if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or file.seek(0, os.SEEK_END) > HELD:
         return None
     try:
         io = _torchvision_io()

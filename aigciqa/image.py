@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .decode import Large, decode_jpeg, identify, open_file, orientation, upright
 from .errors import InputError
+from .formats import advice
+from .limits import HELD, read_within
 from .transient import not_now, transient
 from .walking import shown, there
 
@@ -30,7 +32,10 @@ MAX_PIXELS: int | None = 256_000_000
 
 # A picture of more pixels than this is taken in parts, and only one such at a time is in memory.
 LARGE = 32_000_000
-_ONE_LARGE = threading.Lock()
+BULKY = (
+    64 << 20
+)  # bytes; nor is a larger file opened beside another such, as Pillow may read much of it at once
+_ONE_LARGE = threading.RLock()
 
 
 def is_many(pictures: Any) -> bool:
@@ -142,14 +147,14 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
     if isinstance(picture, bytes | bytearray | memoryview):
         return _from_file(io.BytesIO(picture), f"{what} (bytes)", held)
     if hasattr(picture, "read"):
-        try:
-            data = picture.read()
-        except (OSError, MemoryError) as error:
-            _refuse(what, error)
-        if not isinstance(data, bytes):
-            raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
         name = getattr(picture, "name", None)
         called = shown(name) if isinstance(name, str) else f"{what} (file object)"
+        try:
+            if isinstance(picture.read(0), str):
+                raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
+            data = read_within(picture, HELD, called, "pass its path, or make it smaller")
+        except (OSError, MemoryError) as error:
+            _refuse(what, error)
         return _from_file(io.BytesIO(data), called, held)
     raise InputError(
         f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
@@ -165,7 +170,7 @@ def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Larg
     try:
         with open_file(path) as file:
             try:
-                stream = file.unmapped() if file.seekable() else io.BytesIO(file.read())
+                stream = file.unmapped() if file.seekable() else _piped(file, name)
                 found = _from_file(stream, name, held)
             except InputError:
                 if file.failed is None:
@@ -185,12 +190,19 @@ def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Larg
         raise InputError(f"{name}: cannot be opened: {reason}") from None
 
 
+def _piped(file: IO[bytes], name: str) -> IO[bytes]:
+    return io.BytesIO(read_within(file, HELD, name, "write it to a file first"))
+
+
 def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
     try:
+        if file.seek(0, os.SEEK_END) > BULKY:
+            held.enter_context(_ONE_LARGE)
+        file.seek(0)
         with identify(file, what, MAX_PIXELS) as image:
             return _from_pil(image, what, held, file)
     except UnidentifiedImageError:
-        raise InputError(f"{what}: not a picture that Pillow can read") from None
+        raise InputError(f"{what}: not a picture that Pillow can read{advice(what)}") from None
     except InputError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
