@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError
-from .limits import ASIDE, GIB, HEADERS, HELD, check_size
+from .limits import ASIDE, GIB, HEADERS, HELD, MIB, check_size
 from .walking import open_again
 
 _UNPACK = "unpack the archive and score the files"
+WINDOW = HELD  # what an xz file may need to be unpacked; xz itself asks for 65 MiB at most
 _FOLLOWED = 40  # links after links, as many as Linux follows
 _KEPT = 2048  # bytes of memory that a link or its target takes, at most, beside its names
 
@@ -311,14 +312,20 @@ class _Xz(io.RawIOBase):
                 rest = rest or self._compressed.read(1 << 16).lstrip(b"\0" if self._unpack else b"")
                 if not rest:
                     return 0
-                self._unpack = lzma.LZMADecompressor(memlimit=HELD)
+                self._unpack = lzma.LZMADecompressor(memlimit=WINDOW)
             elif self._unpack.needs_input:
                 rest = self._compressed.read(1 << 16)
                 if not rest:
                     raise EOFError("the compressed file ends too early")
             else:
                 rest = b""
-            data = self._unpack.decompress(rest, len(buffer))
+            try:
+                data = self._unpack.decompress(rest, len(buffer))
+            except lzma.LZMAError as error:
+                if "limit" not in str(error):
+                    raise
+                asks = f"its compression asks for more memory than {WINDOW // MIB} MiB"
+                raise tarfile.ReadError(asks) from None
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -16,16 +16,18 @@ _PLUGINS = {
     (".avif", ".avifs"): ("pillow-avif-plugin", "pillow_avif", None),
 }
 
-_PIPE = "pipe, socket or device"
+_PIPE = "special file"
 _FOLDER = "matching folder"
 _LINK = "link to a folder or to no image"
 _WALKED = "link to a folder that was walked already"
 _NAMELESS = "without an ending"
 _OTHER = "of other endings"
 _REMEDIES = {
-    _LINK: "unpack the archive to score what a folder holds",
-    _FOLDER: "name it, or use '**'",
     _NAMELESS: "if it is an image, name it or use a glob such as 'folder/*'",
+    _FOLDER: "name it, or use '**'",
+    _LINK: "unpack the archive to score what a folder holds",
+    _WALKED: "",
+    _PIPE: "a pipe, a socket or a device",
 }
 _KINDS, _LONGEST = 100, 10  # endings that are counted by themselves, and how long each may be
 _SHOWN = 6
@@ -88,7 +90,7 @@ class LeftOut:
         >>> for name in ("a.txt", "b.txt", "c"):
         ...     left_out.file(name)
         >>> print(left_out)
-        left out: 1 without an ending (if it is an image, name it or use a glob such as 'folder/*'), 2 .txt
+        left out: 1 without an ending (if it is an image, name it or use a glob such as 'folder/*'); 2 .txt
         >>> left_out.counts[".txt"]
         2
     """
@@ -126,27 +128,24 @@ class LeftOut:
 
     def __str__(self) -> str:
         """One line; empty where nothing was left out."""
-        first = [r for r in self.counts if _plugin(r) or not r.startswith(".")]
-        endings = [r for r, _ in self.counts.most_common() if r not in first]
-        shown, rest = endings[:_SHOWN], endings[_SHOWN:]
-        said = [self._said(reason) for reason in sorted(first, key=lambda r: r == _OTHER) + shown]
-        if rest:
-            said.append(f"{sum(self.counts[r] for r in rest)} {_OTHER}")
-        return f"left out: {', '.join(said)}" if said else ""
+        order = [reason for reason, _ in self.counts.most_common() if reason != _OTHER]
+        plugins = [reason for reason in order if _plugin(reason)]
+        endings = [reason for reason in order if reason.startswith(".") and reason not in plugins]
+        listed = plugins + [reason for reason in _REMEDIES if reason in order] + endings[:_SHOWN]
+        said = [self._said(reason) for reason in listed]
+        if others := self.counts[_OTHER] + sum(self.counts[reason] for reason in endings[_SHOWN:]):
+            said.append(f"{others} {_OTHER}")
+        return f"left out: {'; '.join(said)}" if said else ""
 
     def _said(self, reason: str) -> str:
         count, package = self.counts[reason], _plugin(reason)
         remedy = f"pip install {package}" if package else _REMEDIES.get(reason)
-        plural = (
-            reason
-            if count == 1 or reason in (_NAMELESS, _OTHER) or reason.startswith(".")
-            else _PLURALS[reason]
-        )
-        return f"{count} {plural}" + (f" ({remedy})" if remedy else "")
+        called = reason if count == 1 else _PLURALS.get(reason, reason)
+        return f"{count} {called}" + (f" ({remedy})" if remedy else "")
 
 
 _PLURALS = {
-    _PIPE: "pipes, sockets or devices",
+    _PIPE: "special files",
     _FOLDER: "matching folders",
     _LINK: "links to folders or to no images",
     _WALKED: "links to folders that were walked already",
