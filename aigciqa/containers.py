@@ -79,8 +79,8 @@ def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, s
     with open_again(path) as file:
         there = _checked(path, file, arrow, parquet, columns)
         # a text that is there once and that a million rows name is kept once
-        with parquet.ParquetFile(file, read_dictionary=there) as table:
-            for batch in table.iter_batches(batch_size=_ROWS, columns=there):
+        with parquet.ParquetFile(file, read_dictionary=there, pre_buffer=False) as table:
+            for batch in table.iter_batches(_ROWS, columns=there, use_threads=False):
                 found = [_cells(path, row, batch.column(name), arrow) for name in there]
                 for cells in zip(*found, strict=True):
                     row += 1
@@ -96,7 +96,7 @@ def _checked(path: Path, file: IO[bytes], arrow: Any, parquet: Any, columns: tup
     if footer.endswith(b"PAR1"):
         check_size(int.from_bytes(footer[:4], "little"), LINE, f"{what}: the table's description", _REMEDY)
     file.seek(0)
-    table = parquet.ParquetFile(file)  # which is not closed, as it would close the file
+    table = parquet.ParquetFile(file, pre_buffer=False)  # which is not closed, as it would close the file
     there = _columns(path, table.schema_arrow.names, columns)
     types = arrow.types
     for name in there:
@@ -111,6 +111,8 @@ def _checked(path: Path, file: IO[bytes], arrow: Any, parquet: Any, columns: tup
         for size in ("total_compressed_size", "total_uncompressed_size"):
             needed = sum(getattr(group.column(leaf), size) for leaf in leaves)
             check_size(needed, TABLE, f"{what}: {' and '.join(there)} in one group of rows", _REMEDY)
+            if needed > (1 + group.num_rows) * len(leaves) * 2 * NAME:  # twice, for what is said of them
+                raise _too_long(path, "in its rows")
     return there
 
 

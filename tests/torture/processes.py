@@ -159,3 +159,50 @@ def trapped(work, arguments, report: Path):
         work(*arguments)
     finally:
         report.write_text(json.dumps(seen))
+
+
+def open_sources(sources: list[str], report: Path, standard_input: str | None = None):
+    """Count and read what each has, decode it, and write down what came of it and what it took at its peak."""
+    import io
+
+    import pyarrow
+    import pyarrow.parquet
+
+    from aigciqa.errors import InputError
+    from aigciqa.image import read_one
+    from aigciqa.sources import find_items
+
+    first = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["b"]}), first)
+    list(
+        pyarrow.parquet.ParquetFile(first, read_dictionary=["a"]).iter_batches()
+    )  # reserves a gigabyte of addresses
+    _limit_memory()
+    with report.open("w") as file:
+        for source in sources:
+            _peak()
+            before, errors, count, begun = _peak(), [], 0, time.monotonic()
+            try:
+                stdin = None
+                if source == "-":
+                    stdin = io.TextIOWrapper(open(standard_input, "rb"))  # noqa: PTH123, SIM115
+                items = find_items([source], stdin=stdin)
+                count = items.check()
+                for item in items:
+                    try:
+                        if item.error:
+                            raise InputError(item.error)
+                        read_one(item.picture if item.data is None else item.data)
+                    except InputError as error:
+                        errors.append(str(error))
+            except InputError as error:
+                errors.append(f"refused: {error}")
+            found = {
+                "count": count,
+                "failed": len(errors),
+                "error": errors[0][:500],
+                "bytes": _peak() - before,
+            }
+            found["seconds"] = time.monotonic() - begun
+            file.write(json.dumps(found) + "\n")
+            file.flush()
