@@ -1,5 +1,8 @@
 """``aigciqa list``, ``info``, ``completion``, ``report`` and ``demo``: what there is, and ways to look at it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import click
 from click.shell_completion import get_completion_class
 
@@ -160,6 +163,13 @@ def report_command(results: tuple[str, ...], page: str, group_by: str | None, me
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860]")
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Answer under this name, too, such as that of a reverse proxy; may be repeated.",
+)
 @click.option("--device", metavar="DEVICE", help="[default: cuda where there is one]")
 @click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger pictures.  [default: 16000000]")
 @click.option("--offline", is_flag=True, default=None, help="Use only what is on this machine.")
@@ -167,6 +177,7 @@ def demo_command(
     metrics: tuple[str, ...],
     host: str,
     port: int | None,
+    names: tuple[str, ...],
     device: str | None,
     max_pixels: int | None,
     offline: bool | None,
@@ -177,19 +188,44 @@ def demo_command(
     """
     from .demo import MAX_PIXELS, serve
 
-    limit = max_pixels or MAX_PIXELS
-    with serve(metrics, host=host, port=port, device=device, offline=offline, max_pixels=limit) as address:
+    how = {"host": host, "port": port, "names": names, "device": device, "offline": offline}
+    with ending() as wait, serve(metrics, **how, max_pixels=max_pixels or MAX_PIXELS) as address:  # type: ignore[arg-type]
         click.echo(f"{address}  (Ctrl-C ends it)")
-        forever()
+        wait()
 
 
-def forever() -> None:
-    """Until Ctrl-C, or what a service manager sends."""
+@contextmanager
+def ending() -> Iterator[Callable[[], None]]:
+    """End a block at Ctrl-C, at what a service manager sends, and when the terminal closes, however far the block is.
+
+    The exit contexts of the block run, so that nothing stays behind; a second signal does not interrupt them.
+
+    Yields:
+        What waits for the end.
+    """
     import signal
     from threading import Event
 
     ended = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(1):  # in pieces, so that signals come through on every system
-        pass
+
+    def end(*_: object) -> None:
+        if not ended.is_set():
+            ended.set()
+            raise SystemExit(0)
+
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"):  # as far as the system has them
+        number = getattr(signal, name, None)
+        # nohup sets SIGHUP to be ignored
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            before[number] = signal.signal(number, end)
+
+    def wait() -> None:
+        while not ended.wait(1):  # in pieces, so that signals come through on every system
+            pass
+
+    try:
+        yield wait
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

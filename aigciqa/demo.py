@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import limits
 from .decode import identify
 from .errors import AigciqaError, InputError
+from .guard import MAX_BYTES, Guard, open_own
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .metric import Metric
 
 MAX_PIXELS = 16_000_000  # of a picture; a map is many passes over it
-MAX_BYTES = 64_000_000  # of its file
+WAITING = 50  # requests for scores in the queue, which are computed one after another
 KEPT = 600  # seconds that a file which was uploaded or drawn is kept while the server runs
 _STYLE = """
 footer { display: none !important; }
@@ -46,16 +48,20 @@ def serve(
     device: str | None = None,
     offline: bool | None = None,
     max_pixels: int = MAX_PIXELS,
+    names: "Sequence[str]" = (),
 ) -> Iterator[str]:
     """Serve the page until the block is left; then nothing of what was uploaded is left either.
 
     Args:
         metrics: names, folders or Hub repositories, as for `aigciqa.create_metric`; none for the packaged ones.
-        host: address to listen on; ``"0.0.0.0"`` lets other machines in, and there is no password.
+        host: address to listen on; ``"0.0.0.0"`` lets other machines in, and there is no password. On loopback the
+            page answers as ``localhost``, ``127.0.0.1`` and ``[::1]`` only; elsewhere as `host` and as any IP address,
+            too.
         port: to listen on; None for the first free one from 7860.
         device: to compute on; None for CUDA where there is one, else the CPU.
         offline: True to use only what is on this machine; None for what the Hub's client is set to.
         max_pixels: most pixels of a picture.
+        names: further names under which browsers reach the page, such as that of a reverse proxy.
 
     Yields:
         The page's address.
@@ -70,9 +76,9 @@ def serve(
     """
     from .registry import create_metric, list_metrics
 
-    names = [os.fspath(name) for name in metrics]
-    names = names or sorted(list_metrics(), key=lambda name: not name.startswith("nr"))
-    made = {name: create_metric(name, device=device, offline=offline) for name in names}
+    chosen = [os.fspath(name) for name in metrics]
+    chosen = chosen or sorted(list_metrics(), key=lambda name: not name.startswith("nr"))
+    made = {name: create_metric(name, device=device, offline=offline) for name in chosen}
     for metric in made.values():
         metric.load()  # a broken checkpoint ends it now rather than at the first picture
     with ExitStack() as held:
@@ -82,11 +88,13 @@ def serve(
         page = _page(gradio, made, folder, max_pixels)
         try:
             _, address, _ = page.launch(
-                server_name=host,
+                _app=_guarded(folder, host, names),
+                server_name=f"[{host}]" if ":" in host and "[" not in host else host,
                 server_port=port,
                 prevent_thread_lock=True,
                 quiet=True,
                 max_file_size=MAX_BYTES,
+                root_path="",
                 share=False,
                 pwa=False,
                 ssr_mode=False,
@@ -101,6 +109,17 @@ def serve(
             raise InputError(f"cannot listen on {host}, port {port or 7860}: {error}") from None
         held.callback(page.close, verbose=False)
         yield address.rstrip("/")
+
+
+def _guarded(folder: Path, host: str, names: "Sequence[str]") -> Any:
+    """Gradio's application behind a `Guard`, which comes before all that Gradio puts before its routes."""
+    from gradio.routes import App, ORJSONResponse
+
+    class Guarded(App):  # type: ignore[misc]
+        def build_middleware_stack(self) -> Any:
+            return Guard(super().build_middleware_stack(), folder, host, names)
+
+    return Guarded(default_response_class=ORJSONResponse)
 
 
 @contextmanager
@@ -165,10 +184,10 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
 
         def score(name: str, shown: Any, beside: Any) -> Iterator[tuple[str, Any]]:
             try:
-                if name not in metrics:
-                    raise InputError(f"{name!r} is none of this page's metrics: {', '.join(metrics)}")
+                if not isinstance(name, str) or name not in metrics:
+                    raise InputError(f"no such metric; this page has {', '.join(metrics)}")
                 chosen = metrics[name]
-                pixels, other = _read(chosen, shown, beside, max_pixels)
+                pixels, other = _read(chosen, shown, beside, folder, max_pixels)
                 text = _table(chosen, chosen.predict(pixels, other))
                 yield text, None  # the map takes longer
                 yield text, chosen.explain(pixels, other).overlay()
@@ -184,13 +203,23 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
             score, [metric, picture, reference], [scores, overlay], preprocess=False, api_name="score",
             show_progress_on=[scores, overlay], concurrency_limit=1,
         )  # fmt: skip
+    page.queue(max_size=WAITING)
     return page
 
 
 def _picture(gradio: Any, label: str, **how: Any) -> Any:
-    return gradio.Image(
+    """A field for an upload; whatever a request puts in its place is neither fetched nor copied, and then `open_own`
+    decides.
+    """
+    field = gradio.Image(
         label=label, type="filepath", sources=["upload", "clipboard"], height=300, buttons=[], **how
     )
+
+    async def as_it_is(path: Any) -> Any:
+        return path
+
+    field.async_move_resource_to_block_cache = as_it_is
+    return field
 
 
 def _shown(metric: "Metric") -> bool | str:
@@ -198,33 +227,38 @@ def _shown(metric: "Metric") -> bool | str:
     return True if metric.metric_mode != "NR" else "hidden"
 
 
-def _read(metric: "Metric", picture: Any, reference: Any, max_pixels: int) -> "tuple[Tensor, Tensor | None]":
+def _read(
+    metric: "Metric", picture: Any, reference: Any, folder: Path, max_pixels: int
+) -> "tuple[Tensor, Tensor | None]":
     """What was uploaded, decoded."""
     if picture is None:
         raise InputError("drop a generated picture first")
     if metric.metric_mode == "FR" and reference is None:
         raise InputError(f"{metric.metric_name} compares with the image prompt; drop that, too")
     if reference is None or metric.metric_mode == "NR":
-        return _pixels(picture, "generated picture", max_pixels), None
-    pixels = _pixels(picture, "generated picture", max_pixels)
-    return pixels, _pixels(reference, "image prompt", max_pixels)
+        return _pixels(picture, "generated picture", folder, max_pixels), None
+    pixels = _pixels(picture, "generated picture", folder, max_pixels)
+    return pixels, _pixels(reference, "image prompt", folder, max_pixels)
 
 
-def _pixels(upload: Mapping[str, Any], what: str, max_pixels: int) -> "Tensor":
-    """(1, 3, H, W) of a file that Gradio found to be in its own folder."""
+def _pixels(upload: Any, what: str, folder: Path, max_pixels: int) -> "Tensor":
+    """(1, 3, H, W) of a file that was uploaded into `folder`; `upload` is what a request says, so it may be anything."""
     from PIL import UnidentifiedImageError
 
     from .image import read_one
 
-    what = upload.get("orig_name") or what
+    upload = upload if isinstance(upload, Mapping) else {}
+    if isinstance(name := upload.get("orig_name"), str) and name:
+        what = name[:100]
+    file = open_own(folder, upload.get("path"))
+    if file is None:
+        raise InputError(f"{what}: is not here any more; drop it again")
     try:
-        with Path(upload["path"]).open("rb") as file:
+        with file:
             with identify(file, what, max_pixels):
                 pass
             file.seek(0)
-            data = file.read()
-    except (FileNotFoundError, TypeError):
-        raise InputError(f"{what}: is not here any more; drop it again") from None
+            data = limits.read_within(file, MAX_BYTES, what, "drop a smaller file")
     except UnidentifiedImageError:
         raise InputError(f"{what}: not a picture that Pillow can read") from None
     except InputError as error:
