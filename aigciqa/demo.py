@@ -242,7 +242,7 @@ def _read(
 
 
 def _pixels(upload: Any, what: str, folder: Path, max_pixels: int) -> "Tensor":
-    """(1, 3, H, W) of a file that was uploaded into `folder`; `upload` is what a request says, so it may be anything."""
+    """(1, 3, H, W) of a file in `folder`, where uploads are; `upload` is from a request, and may be anything."""
     from PIL import UnidentifiedImageError
 
     from .image import read_one

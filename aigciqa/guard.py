@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from urllib.parse import urlsplit
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Receive: TypeAlias = "Callable[[], Awaitable[MutableMapping[str, Any]]]"
@@ -90,7 +89,7 @@ class Guard:
         return None
 
     def _is_own(self, host: str) -> bool:
-        name = _name(f"//{host}")
+        name = _name(host)
         if self.addresses and name:
             with suppress(ValueError):
                 ipaddress.ip_address(name)
@@ -100,7 +99,7 @@ class Guard:
     def _is_same(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` is this server's; ``null`` is nobody's."""
         return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}") or (
-            _name(origin) in self.names
+            _name(re.sub("^https?://", "", origin)) in self.names
         )
 
     def _refused_size(self, headers: dict[str, list[str]], upload: bool) -> tuple[int, str] | None:
@@ -127,12 +126,10 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _name(address: str) -> str | None:
-    """The host's name in a URL, without its port; None where there is none."""
-    try:
-        return urlsplit(address).hostname
-    except ValueError:
-        return None
+def _name(host: str) -> str | None:
+    """What a Host header says without its port; None where it is none."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d+)?", host.lower(), re.ASCII)
+    return found and (found[1] or found[2])
 
 
 def stored(folder: Path) -> int:
@@ -167,7 +164,7 @@ def open_own(folder: Path, path: object) -> IO[bytes] | None:
         flags = os.O_RDONLY
         for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # as far as the system has them
             flags |= getattr(os, name, 0)
-        file = open(os.open(path, flags), "rb")  # noqa: SIM115
+        file = os.fdopen(os.open(path, flags), "rb")
     except (OSError, ValueError):
         return None
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
