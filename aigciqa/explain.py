@@ -16,6 +16,7 @@ from . import attribution, image
 from .errors import InputError
 from .image import Array
 from .transform import in_bytes, preprocess, resize
+from .writing import replacing
 
 if TYPE_CHECKING:
     from .metric import Metric
@@ -119,10 +120,10 @@ class QualityMap:
         draw.text((left, bottom + 8), f"score {self.score:.2f}", "black", font)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `overlay` as a PNG.
+        """Write `overlay` as a PNG, which appears whole or not at all.
 
         Args:
-            path: of the file.
+            path: of the file. A link of that name is replaced; what it points to stays as it is.
 
         Raises:
             InputError: when it cannot be written, or its ending is another.
@@ -130,8 +131,10 @@ class QualityMap:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"{path}: maps are saved as PNG; name it {path.with_suffix('.png').name}")
+        drawn = self.overlay()
         try:
-            self.overlay().save(path)
+            with replacing(path) as file:
+                drawn.save(file, "PNG")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 

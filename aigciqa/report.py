@@ -26,6 +26,7 @@ from .image import Array, opened
 from .pairing import naming
 from .records import Row
 from .sources import Item
+from .writing import check_writable, write_whole
 
 SIDE = 128  # pixels of a preview's longer side
 ALL = 2000  # pictures up to which every one has its preview
@@ -36,6 +37,11 @@ LISTED = (
     50_000  # pictures up to which those without a preview are in the gallery too; and errors in their list
 )
 COMPARED = 20  # groups, of which each is compared with each
+# endings of which browsers show nothing but an image, or which they offer to save
+LINKED = frozenset({
+    ".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl",
+    ".png", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 _TEMPLATE = Path(__file__).with_name("report.html")
 _UNGROUPED = "(no such part)"
 
@@ -98,8 +104,7 @@ class Report:
         self._ends = [(math.inf, -math.inf) for _ in dimensions]  # at or beyond which there is one too
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(b"")  # now rather than after hours
-            self._temporary.unlink()
+            check_writable(self._path)  # now rather than after hours
         except OSError as error:
             raise self._unwritable(error) from None
         if self._path.exists() and not self._path.is_file():
@@ -155,20 +160,9 @@ class Report:
             self._thin_out()
         page = _page(self._about["stamp"], self._data())
         try:
-            self._write(page)
-            self._temporary.replace(self._path)
+            write_whole(self._path, page)
         except OSError as error:
-            self._temporary.unlink(missing_ok=True)
             raise self._unwritable(error) from error
-
-    @property
-    def _temporary(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.part")
-
-    def _write(self, content: bytes) -> None:
-        self._temporary.unlink(missing_ok=True)
-        with self._temporary.open("xb") as file:  # not what a link of that name points to
-            file.write(content)
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
@@ -232,8 +226,13 @@ class Report:
         return {n: (i, self._link(n), self._uri(n)) for i, n in enumerate(names)}, rows
 
     def _link(self, name: str) -> str:
-        """From the page to a file below its folder; empty where there is none."""
+        """From the page to a file below its folder; empty where there is none, or where its name is no image's.
+
+        A browser goes by the ending: a GIF that is called a.html, and is a web page as well, would run.
+        """
         path = Path(name)
+        if path.suffix.lower() not in LINKED:
+            return ""
         try:
             below = (path.parent.resolve() / path.name).relative_to(self._path.parent.resolve())
             # "./", so that nothing before a colon is taken for a scheme

@@ -21,6 +21,7 @@ from . import hub
 from .config import LONGEST, REPO, REPO_IS, REVISION, REVISION_IS, MetricConfig, read_config
 from .errors import CheckpointError
 from .transient import WatchedFile, transient, unreadable
+from .writing import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -271,11 +272,7 @@ def save_checkpoint(
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     config = config.with_(sha256=hashlib.sha256(data).hexdigest())
     for name, content in ((WEIGHTS, data), (CONFIG, config.to_json().encode())):
-        temporary = folder / f".{name}.part"
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # not what a link of that name points to
-            file.write(content)
-        temporary.replace(folder / name)
+        write_whole(folder / name, content)
     return config
 
 

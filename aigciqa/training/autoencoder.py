@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..errors import CheckpointError, InputError, TransientError
 from ..weights import load_weights
+from ..writing import write_whole
 from .photographs import read_photograph
 from .structural import Rng
 
@@ -232,9 +233,7 @@ def _save(folder: Path, name: str, network: nn.Module, described: dict[str, Any]
 
     weights = save({key: value.contiguous() for key, value in network.state_dict().items()})
     for file, content in ((f"{name}.safetensors", weights), (f"{name}.json", _json(described).encode())):
-        part = folder / f".{file}.part"
-        part.write_bytes(content)
-        part.replace(folder / file)
+        write_whole(folder / file, content)
 
 
 @cache

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from .. import __version__
 from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
 from ..cli import Command, complete_files, complete_metric, waiting
+from ..writing import write_named
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def evaluate(
     )
     click.echo(report.text)
     if out:
-        Path(out).write_text(json.dumps({**report.of, "data": said, "figures": report.figures}, indent=2))
+        write_named(out, json.dumps({**report.of, "data": said, "figures": report.figures}, indent=2))
 
 
 @main.command()

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import InputError
+from ..writing import write_whole
 from .evaluation import evaluate, jsonable
 from .ladders import Ladders
 from .recipe import Recipe, read_recipe
@@ -93,5 +94,5 @@ def judge(
                 figures[one.name][dimension]["ladders"] = jsonable(ladders.to_dict())
                 report(f"\n{ladders.table()}")
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / "evaluation.json").write_text(json.dumps(figures, indent=2))
+    write_whole(Path(folder) / "evaluation.json", json.dumps(figures, indent=2))
     return figures

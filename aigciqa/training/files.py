@@ -8,20 +8,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..writing import replacing, write_whole
 
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name first, so that being killed leaves the old one, or none."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+__all__ = ["by_turns", "claimed", "save_whole", "write_whole"]
 
 
 def save_whole(path: Path, state: Any) -> None:
     """`torch.save` as `write_whole`."""
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 def by_turns(file: Path) -> FileLock:

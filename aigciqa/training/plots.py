@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from ..writing import replacing
 from .correlation import Floats, paired, plcc, rows_by_label, srcc
 from .evaluation import Labels
 from .logistic import fit_logistic, rmse
@@ -82,7 +83,8 @@ def _figure(path: Path, draw: Callable[[Axes], None], width: float = 6.0) -> Pat
     draw(ax)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.print_png(path)
+        with replacing(path) as file:
+            canvas.print_png(file)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     return path

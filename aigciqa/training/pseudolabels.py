@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ..errors import InputError
+from ..writing import write_whole
 from .degradations import STRUCTURAL
 from .structural import Pixels
 
@@ -133,9 +134,8 @@ def write_manifest(out: Path, photographs: Sequence[Mapping[str, Any]], levels: 
     columns = [
         "picture", "reference", "group", "generator", "relation", "ladder", "level", "quality", "correspondence"
     ]  # fmt: skip
-    part, file = out / "manifest.csv.part", out / "manifest.csv"
-    pd.DataFrame(rows)[columns].round(4).to_csv(part, index=False, lineterminator="\n")
-    part.replace(file)
+    file = out / "manifest.csv"
+    write_whole(file, pd.DataFrame(rows)[columns].round(4).to_csv(index=False, lineterminator="\n"))
     return file
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..writing import write_named
 from .data import RatedSet, identical, some
 from .tables import read_table
 
@@ -258,7 +259,7 @@ def save_split(split: Split, path: str | os.PathLike[str], rated: RatedSet) -> N
     sides = np.full(len(rated), UNUSED, dtype=object)
     sides[list(split.train)], sides[list(split.test)] = "train", "test"
     table = pd.DataFrame({**_keys(rated), "side": sides, "method": split.method})
-    table.to_csv(path, index=False, lineterminator="\n")
+    write_named(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def load_split(path: str | os.PathLike[str], rated: RatedSet) -> Split:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, TransientError
+from ..writing import replacing
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .files import claimed, write_whole
 from .photographs import Box, Photograph, cut, find_boxes, find_photographs, read_photograph, reframed
@@ -285,7 +286,8 @@ def _make_crop(
 
     def save(what: Image.Image | Pixels, name: str) -> str:
         shown = what if isinstance(what, Image.Image) else Image.fromarray(what)
-        shown.save(out / name, "PNG", compress_level=1)
+        with replacing(out / name) as file:
+            shown.save(file, "PNG", compress_level=1)
         return name
 
     crop = cut(picture, box, plan.size)

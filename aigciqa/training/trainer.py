@@ -165,7 +165,7 @@ class _Trainer:
 
     def run(self) -> Run:
         if self.main:
-            (self.folder / "recipe.yaml").write_text(self.recipe.to_yaml())
+            write_whole(self.folder / "recipe.yaml", self.recipe.to_yaml())
         self.load_state()
         self.report(
             f"{len(self.train_rows)} rows to train on, {len(self.validation_rows)} to validate, "
