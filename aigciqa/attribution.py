@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import Transform
+from .errors import InputError
+from .limits import WORK as WORKING
+from .limits import check_size
 from .model import Network
 from .stages import BEYOND, Stages, window_statistics
 from .transform import normalise, preprocess, resize
@@ -15,6 +18,8 @@ from .transform import normalise, preprocess, resize
 LOCAL = 64  # side in pixels of windows of which statistics are taken
 MARGIN = 32  # pixels around a block of windows that its feature maps see
 MOST = 4096  # windows; larger pictures have larger ones
+# pixels of windows that any image may have, and further ones for each of its own; an image of a usual shape has fewer
+WORK, PER_PIXEL = 40_000_000, 8
 BLOCK = 400_000  # pixels whose feature maps are in memory at a time
 STEPS = 8  # of the integral over gradients
 PATCHES = 4  # occluded squares, side by side, along the shorter side
@@ -48,6 +53,48 @@ def window_side(network: Network, transform: Transform, height: int, width: int)
     return side
 
 
+def check_work(
+    network: Network, transform: Transform, size: tuple[int, int], enlarged: tuple[int, int]
+) -> None:
+    """Refuse an image so thin that its windows take out of all proportion to its pixels, before anything is allocated.
+
+    Args:
+        network: for whose windows.
+        transform: of the network.
+        size: (height, width) of the image.
+        enlarged: the same of the image in which the windows lie.
+
+    Raises:
+        InputError: when it is.
+    """
+    pixels = window_work(network, transform, *enlarged)
+    if pixels > WORK + PER_PIXEL * size[0] * size[1]:
+        raise InputError(
+            f"a map of {size[1]} x {size[0]} pixels takes too long: its windows have {pixels / 1e6:,.0f} megapixels; "
+            "cut the image into parts that are not so thin"
+        )
+    needed = 6 * enlarged[0] * enlarged[1]  # with a reference
+    check_size(needed, WORKING, f"a map of {size[1]} x {size[0]} pixels", "cut the image into parts")
+
+
+def window_work(network: Network, transform: Transform, height: int, width: int) -> int:
+    """Pixels that the network sees in `window_features`, those in several blocks as often."""
+    side = window_side(network, transform, height, width)
+    step = side // 2
+    rows, columns = (-(-n // step) + 1 for n in (height, width))
+    if not _pools(network):
+        return rows * columns * transform.crop**2
+    across = _across(step)
+    return (rows * step + -(-rows // across) * (step + 2 * MARGIN)) * (
+        columns * step + -(-columns // across) * (step + 2 * MARGIN)
+    )
+
+
+def _across(step: int) -> int:
+    """How many windows a block has along each side, for networks that pool."""
+    return max(1, int(BLOCK**0.5) // step - 1)
+
+
 def _pools(network: Network) -> bool:
     """Whether the texture of windows is a part of the features: then those of any window can be taken by themselves."""
     return isinstance(network.backbone, Stages) and bool(network.backbone.transform.tiles)
@@ -71,7 +118,7 @@ def window_features(
     """
     step = side // 2
     count = [-(-n // step) + 1 for n in picture.shape[-2:]]
-    across = max(1, int(BLOCK**0.5) // step - 1) if _pools(network) else max(1, int(batch**0.5))
+    across = _across(step) if _pools(network) else max(1, int(batch**0.5))
     parameter = next(network.parameters())
     for row in range(0, count[0], across):
         for column in range(0, count[1], across):

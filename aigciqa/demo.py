@@ -190,7 +190,12 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
                 pixels, other = _read(chosen, shown, beside, folder, max_pixels)
                 text = _table(chosen, chosen.predict(pixels, other))
                 yield text, None  # the map takes longer
-                yield text, chosen.explain(pixels, other).overlay()
+                try:
+                    drawn = chosen.explain(pixels, other).overlay()
+                except InputError as error:  # the scores stay
+                    yield text + f"<p class='quiet'>No map: {html.escape(str(error))}</p>", None
+                    return
+                yield text, drawn
             except AigciqaError as error:  # the message is shown as HTML, and may hold the name of a file
                 raise gradio.Error(html.escape(str(error)), print_exception=False) from None
 

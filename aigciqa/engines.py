@@ -173,19 +173,26 @@ class MapFolder:
         )
         return self.folder / f"{stem}-{hashlib.blake2b(whole, digest_size=6).hexdigest()}.png"
 
-    def add(self, item: "Item") -> Path:
-        """Write the map of an item that has scores.
+    def add(self, item: "Item") -> Path | None:
+        """Write the map of an item that has scores; where none can be made, a warning says why.
 
         Args:
             item: the picture, and its reference.
 
+        Returns:
+            The file; None where none was made.
+
         Raises:
-            InputError: when it cannot be read any more, or the map not be written.
+            InputError: when the map cannot be written, as later ones could not either.
         """
         picture, reference = (
             name if data is None else data
             for name, data in ((item.picture, item.data), (item.reference, item.reference_data))
         )
-        found = self.metric.explain(picture, reference or None, dimension=self.dimension)
+        try:
+            found = self.metric.explain(picture, reference or None, dimension=self.dimension)
+        except (InputError, MemoryError) as error:  # it has its score; a later run would end here again
+            click.echo(f"warning: no map of {item.picture!r}: {error or 'not enough memory'}", err=True)
+            return None
         found.save(self.path(item))
         return self.path(item)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 METHODS = ("windows", "occlusion", "gradient")
 REDUCED = 2_000_000  # pixels to which occlusion, gradients and overlays reduce larger pictures
+LONGEST = 8192  # pixels of an overlay's image, along each side; one of two million pixels has less but where it is thin
 CELLS = 16  # of the gradient's map, along the shorter side
 AROUND = 7  # windows, along each side, that a window is compared with
 FLOOR = 0.2  # of the score range: the least that the top of the colour ramp stands for
@@ -82,6 +83,8 @@ class QualityMap:
             'RGB'
         """
         picture = self.picture
+        if max(picture.size) > LONGEST:  # what is thin is shown shorter
+            picture = picture.resize([min(n, LONGEST) for n in picture.size])
         if factor := min(127 // picture.height, 1024 // picture.width):  # what is small is shown larger
             picture = picture.resize([n * (factor + 1) for n in picture.size], Image.Resampling.NEAREST)
         width, height = picture.size
@@ -180,7 +183,8 @@ def explain(
         dimension: whose score; None for the metric's own.
 
     Raises:
-        InputError: for a picture, a reference, a method or a dimension that is none.
+        InputError: for a picture, a reference, a method or a dimension that is none; and for an image so thin that
+            its windows would take out of all proportion to its pixels.
 
     Examples:
         >>> from aigciqa import create_metric
@@ -241,7 +245,8 @@ def _reduced(picture: Tensor) -> Tensor:
     factor = (REDUCED / (height * width)) ** 0.5
     if factor >= 1:
         return picture.contiguous()
-    return resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
+    height, width = max(1, int(height * factor)), max(1, int(width * factor))
+    return resize(picture, min(height, REDUCED // width), min(width, REDUCED // height))
 
 
 def _features(metric: "Metric", picture: Tensor) -> Tensor:
@@ -256,15 +261,17 @@ def _by_windows(
 ) -> tuple[Tensor, float, float]:
     """The map, the side of its cells in pixels, and the score of the whole picture."""
     network, transform = metric.network, metric.config.transform
-    seen = [_features(metric, picture)] + ([] if reference is None else [_features(metric, reference)])
-    score = float(network.regress(*seen)[0, column])
     aligned = reference is not None and reference.shape == picture.shape
     height, width = picture.shape[-2:]
     factor = 1.0
     if transform.tiles:  # enlarged where the metric enlarges it
         factor = max(1.0, transform.crop / min(height, width))
+    larger = round(height * factor), round(width * factor)
+    attribution.check_work(network, transform, (height, width), larger)
+    seen = [_features(metric, picture)] + ([] if reference is None else [_features(metric, reference)])
+    score = float(network.regress(*seen)[0, column])
     enlarged = [
-        resize(one, round(height * factor), round(width * factor))
+        resize(one, *larger)
         for one in ([picture, reference] if aligned and reference is not None else [picture])
     ]
     side = attribution.window_side(network, transform, *enlarged[0].shape[-2:])
@@ -317,7 +324,8 @@ def _by_attribution(
             :, column
         ].float()
 
-    factor = picture.shape[-1] / reduced.shape[-1]
+    long = -2 if reduced.shape[-1] == 1 else -1  # of a line, the side along which it was reduced
+    factor = picture.shape[long] / reduced.shape[long]
     if method == "gradient":
         cell = max(1, min(reduced.shape[-2:]) // CELLS)
         return attribution.gradient(scored, reduced, cell), cell * factor, score
