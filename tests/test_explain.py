@@ -1,5 +1,7 @@
 """Quality maps: their shape, sign and unit, what they point at, and the folder of them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from click.testing import CliRunner
 from conftest import EXAMPLES, tiny_config
 from PIL import Image
 
-from aigciqa import InputError, create_metric
+from aigciqa import InputError, attribution, create_metric, explain
 from aigciqa.attribution import part
 from aigciqa.cli import score
 from aigciqa.config import Transform
@@ -253,6 +255,104 @@ def test_command_writes_a_map_for_each_picture_that_has_scores(tiny, picture, tm
     maps[0].unlink()
     CliRunner().invoke(score, common)  # goes on where it stopped: what is missing is made
     assert sorted((tmp_path / "maps").iterdir()) == maps
+
+
+THIN = [(50_000, 1), (1, 50_000), (50_000, 60), (3_000_000, 1), (1, 3_000_000), (3_000_000, 8)]
+
+
+@pytest.mark.parametrize("method", ["windows", "occlusion", "gradient"])
+@pytest.mark.parametrize("size", THIN)
+def test_thin_images_take_no_more_than_others(metric, size, method, monkeypatch, one_thread):
+    """A map, or an error before the memory is asked for; the largest tensor says which."""
+    largest, resized = [], explain.resize
+
+    def resize(images, height, width):
+        largest.append(height * width)
+        return resized(images, height, width)
+
+    for module in (explain, attribution):
+        monkeypatch.setattr(module, "resize", resize)
+    monkeypatch.setattr(attribution, "STEPS", 1)
+    monkeypatch.setattr(attribution, "SQUARES", 9)
+    pixels = np.zeros((*size[::-1], 3), np.uint8)
+    pixels[:] = (np.arange(max(size)) % 251).reshape(1, -1, 1) if size[0] > size[1] else 9
+    for tiled in (False, True):
+        try:
+            found = metric(tiled=tiled).explain(pixels, method=method)
+        except InputError as error:
+            assert method == "windows" and re.search(r"map of \d+ x \d+ pixels.*; cut the image", str(error))
+        else:
+            assert np.isfinite(found.map).all() and found.map.size < 4_200_000
+            assert 0 <= found.peak[0] < size[0] and 0 <= found.peak[1] < size[1]
+            width, height = found.overlay().size
+            assert width <= 2 * 8192 + 118 and height <= 8192
+    assert max(largest, default=0) <= 40_000_000 + 8 * size[0] * size[1]
+
+
+@pytest.mark.parametrize(
+    "size", [(16_384, 16_384), (25_600, 10_000), (4000, 3000), (512, 512), (8000, 1000), (2048, 32)]
+)
+@pytest.mark.parametrize("name", ["nr-aigciqa", "fr-aigciqa"])
+def test_images_of_usual_shapes_have_maps(size, name):
+    metric = create_metric(name, device="cpu")
+    transform = metric.config.transform
+    factor = max(1, transform.crop / min(size))
+    attribution.check_work(metric.network, transform, size, tuple(round(n * factor) for n in size))
+
+
+def test_the_work_that_is_foreseen_is_done(metric, picture, monkeypatch, one_thread):
+    seen, real = [], attribution.part
+    monkeypatch.setattr(attribution, "part", lambda *a: seen.append(real(*a)) or seen[-1])
+    for tiled in (False, True):
+        m = metric(tiled=tiled)
+        for size in ((150, 100), (900, 64), (64, 1300)):
+            network, transform = m.network, m.config.transform
+            foreseen = attribution.window_work(network, transform, *size[::-1])
+            m.explain(picture(*size), method="windows")
+            if tiled:
+                assert sum(one.shape[-1] * one.shape[-2] for one in seen) == foreseen
+            seen.clear()
+
+
+def test_command_goes_on_after_an_image_that_has_no_map(tiny, picture, tmp_path, monkeypatch):
+    """It has its score, and the next run does not end at it again."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("1", (50_000, 1)).save("a-thin.png")
+    picture(90, 70).save("b.png")
+    common = [
+        "a-thin.png",
+        "b.png",
+        "--metric",
+        str(tiny()),
+        "--device",
+        "cpu",
+        "--map",
+        "maps",
+        "-o",
+        "s.csv",
+    ]
+    for _ in range(2):
+        result = CliRunner().invoke(score, common)
+        assert result.exit_code == 0, result.output
+        assert "warning: no map of 'a-thin.png': a map of 50000 x 1 pixels" in result.stderr
+        assert [path.name.split("-")[0] for path in (tmp_path / "maps").iterdir()] == ["b"]
+        assert (tmp_path / "s.csv").read_text().count("sha256") == 2
+
+
+def test_a_link_in_the_place_of_a_map_is_not_followed(metric, picture, tmp_path):
+    """Names of maps can be foreseen."""
+    picture(40, 30).save(tmp_path / "a.png")
+    victim, item = tmp_path / "victim", Item(str(tmp_path / "a.png"))
+    victim.write_text("precious")
+    folder = MapFolder(metric(), tmp_path / "maps")
+    place = folder.path(item)
+    for link in (place, place.with_name(f".{place.name}.part")):
+        link.symlink_to(victim)
+    folder.add(item)
+    assert victim.read_text() == "precious"
+    assert list((tmp_path / "maps").iterdir()) == [place] and not place.is_symlink()
+    with Image.open(place) as image:
+        image.load()
 
 
 def test_command_refuses_maps_of_other_engines():

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +212,60 @@ def test_nothing_is_written_unless_all_is(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def gif():
+    out = io.BytesIO()
+    Image.new("P", (24, 16), 1).save(out, "GIF")
+    return out.getvalue()
+
+
+def test_only_images_are_linked(tmp_path):
+    """A file can be a GIF and a web page at once, and a browser goes by its name."""
+    page = gif() + b"<script>document.title = 'run'</script>"
+    shown = ["a.png", "b.JPG", "c.gif", "d.webp", "e.tiff"]
+    others = [
+        "a.html",
+        "b.HTM",
+        "c.svg",
+        "d.xhtml",
+        "e.xml",
+        "f.mht",
+        "g.pdf",
+        "h",
+        "i.png.html",
+        "j.js",
+        "k.",
+        "l.hta",
+    ]
+    with Report(tmp_path / "report.html", **about()) as report:
+        for name in shown + others:
+            (tmp_path / name).write_bytes(page)
+            report.add(Row(str(tmp_path / name), None, {"quality": 1.0, "authenticity": 1.0}))
+    links = {Path(name).name: link for name, link, _ in written(tmp_path / "report.html")["files"]}
+    assert links == {name: f"./{name}" for name in shown} | dict.fromkeys(others, "")
+
+
+@needs_chromium
+def test_a_web_page_among_the_images_does_not_run(browser, tmp_path):
+    script = b"<script>document.title = 'run'</script>"
+    for name in ("a.html", "b.gif"):
+        (tmp_path / name).write_bytes(gif() + script)
+    with Report(tmp_path / "report.html", **about()) as report:
+        for name in ("a.html", "b.gif"):
+            report.add(Row(str(tmp_path / name), None, {"quality": 1.0, "authenticity": 1.0}))
+    browser.open(tmp_path / "a.html")
+    assert browser.run("document.title") == "run"  # so it would
+    browser.open(tmp_path / "report.html")
+    assert (
+        browser.run("[...document.querySelectorAll('a[href]')].filter(a => a.href.includes('a.html')).length")
+        == 0
+    )
+    browser.click(GALLERY)
+    links = browser.run("[...document.querySelectorAll('dialog a')].map(a => a.getAttribute('href'))")
+    browser.open(tmp_path / "b.gif")
+    assert browser.run("document.title") != "run"
+    assert links in ([], ["./b.gif"])
+
+
 def test_names_are_escaped_in_the_file(tmp_path):
     path = tmp_path / "report.html"
     names = [
@@ -220,7 +275,7 @@ def test_names_are_escaped_in_the_file(tmp_path):
         "<!--",
         "a\u2028b&amp;.png",
         os.fsdecode(b"\xff.png"),
-        "javascript:1",
+        "javascript:1.png",
     ]
     for name in names:
         if "/" not in name:
@@ -234,7 +289,7 @@ def test_names_are_escaped_in_the_file(tmp_path):
     assert "<img" not in page and "<b>" not in page and "<i>" not in page and "<!--" not in page
     data = written(path)
     assert [name for name, _, _ in data["files"]] == [str(tmp_path / name) for name in names]
-    assert data["files"][-1][1] == "./javascript%3A1"
+    assert data["files"][-1][1] == "./javascript%3A1.png"
 
 
 def many(path, count):
