@@ -19,6 +19,7 @@ from .external import match_scores, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
 from .progress import Progress
+from .seen import HELD, LEARNED, Seen, seen
 from .splits import load_split
 from .tables import TABLES
 
@@ -38,24 +39,78 @@ class Assessment:
     of: dict[str, str | None]
 
 
-def open_side(rated: RatedSet, metric: str, split: str | None, side: str) -> tuple[RatedSet, str]:
-    """The rows to evaluate on: a side of a split, by default of the split that the metric's own run saved.
+def open_side(
+    rated: RatedSet, metric: str, split: str | None, side: str | None = None, compare_with: str | None = None
+) -> tuple[RatedSet, str]:
+    """The rows to evaluate on.
+
+    Without a split these are the rows that the metric's run has not learned from: of a data set that it split, the test
+    side. With another metric to compare with, rows that either of the two learned from are left out, whatever split
+    and side are given; rows that chose the epoch count as learned from.
+
+    Args:
+        rated: the data set.
+        metric: as for `assess`.
+        split: a saved split of `rated`; None for what the metric's run saved.
+        side: ``"train"`` or ``"test"``; None for the test side.
+        compare_with: as for `assess`.
 
     Returns:
-        These rows, and a sentence that says which they are.
+        These rows, and a few lines that say which they are, why others were left out, and what is not known.
 
     Raises:
-        InputError: when the split is not of this data set.
+        InputError: when the split is not of this data set, or no row is left.
+
+    Examples:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> mos = {"quality": np.array([3.5, 4.5])}
+        >>> files = [Path("gen.png"), Path("ref.png")]
+        >>> rated = RatedSet("pair", files, [None, None], mos, ["a", "b"], ["", ""], None, (0, 5), ["", ""])
+        >>> print(open_side(rated, "nr-aigciqa", None)[1])
+        pair: all 2 rows
+          nr-aigciqa has no saved splits: what it learned from is not known
     """
-    if split is None:
-        own = sorted(Path(metric).glob(f"splits/*-{rated.name}.csv"))
-        if not own:
-            return rated, f"{rated.name}: all {len(rated)} rows"
-        split = str(own[0])
-    rows = getattr(load_split(Path(split), rated), side)
+    mine = seen(metric, rated)
+    other = seen(compare_with, rated) if compare_with else Seen("")
+    learned, test = set(mine.rows(LEARNED)), mine.rows(HELD)
+    if split is not None:
+        rows = list(getattr(load_split(Path(split), rated), side or HELD))
+        said = f"{rated.name}: the {{}} rows of the {side or HELD} side of {split}"
+    elif not mine.sides:
+        if side is not None:
+            raise InputError(
+                f"--side {side}: {metric} has saved no split of {rated.name}; pass one with --split"
+            )
+        rows, said = list(range(len(rated))), f"{rated.name}: all {{}} rows"
+    else:
+        new = [] if side else [row for row in range(len(rated)) if row not in mine.sides]
+        rows = sorted(learned if side == LEARNED else {*test, *new})
+        of = ", ".join(map(str, mine.files)) or metric
+        said = f"{rated.name}: the {{}} rows of the {side or HELD} side of {of}"
+        if new:
+            said = f"{rated.name}: {{}} rows, {len(new)} of them in no split of {metric}"
+            said += f" and {len(test)} of the test side of {of}" if test else ""
+    wanted, left_out = len(rows), []
+    for one in (mine, other) if compare_with else ():
+        theirs = set(one.rows(LEARNED)).intersection(rows)
+        rows = [row for row in rows if row not in theirs]
+        left_out += [f"left out: {len(theirs)} rows that {one.metric} learned from"] if theirs else []
+    notes = [*mine.notes, *other.notes]
+    if fit := learned.intersection(rows):
+        notes.append(
+            f"{metric} learned from {len(fit)} of these rows, so its figures are those of its fit to them"
+        )
     if not rows:
-        raise InputError(f"{split}: the {side} side is empty")
-    return rated.subset(rows), f"{rated.name}: the {len(rows)} rows of the {side} side of {split}"
+        raise InputError(
+            f"{rated.name}: no row is left to evaluate on, of {len(rated)}"
+            + (f" ({'; '.join(left_out)})" if left_out else f": {metric} learned from all of them")
+            + "; evaluate on ratings that neither was trained on, train again with --test above 0, or give both runs "
+            "the same split (--split RUN/splits)"
+        )
+    count = f"{len(rows)} (of {wanted})" if left_out else str(len(rows))
+    lines = [said.replace("{}", count), *left_out, *notes]
+    return rated.subset(rows), "\n  ".join(dict.fromkeys(lines))
 
 
 def assess(

@@ -217,9 +217,7 @@ def train(
 @click.option(
     "--split", metavar="FILE", help="A saved split.  [default: the run's own, if METRIC is a run's folder]"
 )
-@click.option(
-    "--side", default="test", type=click.Choice(["train", "test"]), show_default=True, help="Of the split."
-)
+@click.option("--side", type=click.Choice(["train", "test"]), help="Of the split.  [default: test]")
 @click.option(
     "--compare", metavar="METRIC", help="Test the difference from another metric or file of scores."
 )
@@ -233,7 +231,7 @@ def evaluate(
     data: str,
     dimensions: tuple[str, ...],
     split: str | None,
-    side: str,
+    side: str | None,
     compare: str | None,
     compare_paper: bool,
     plots: str | None,
@@ -247,12 +245,12 @@ def evaluate(
     """Compare METRIC with the labels of DATA.
 
     METRIC is a name, a checkpoint folder, a Hub repository, or a table of somebody else's scores (CSV, TSV, Parquet,
-    JSONL).
+    JSONL). Rows that a run learned from are left out; with --compare those of both.
     """
     from .assessment import assess, open_side
 
     rated = _load(data, format, images, columns, score_range)
-    rated, said = open_side(rated, metric, split, side)
+    rated, said = open_side(rated, metric, split, side, compare)
     click.echo(said)
     report = assess(
         metric,

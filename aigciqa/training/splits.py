@@ -248,6 +248,26 @@ def _keys(rated: RatedSet) -> dict[str, list[str]]:
     return {"picture": pictures, "reference": _names(rated.references)}
 
 
+def row_names(rated: RatedSet) -> list[tuple[str, ...]]:
+    """What a saved split calls the rows of a data set."""
+    return list(zip(*_keys(rated).values(), strict=True))
+
+
+def saved_sides(path: Path) -> list[tuple[tuple[str, ...], str]]:
+    """The rows of a saved split, by `row_names`, and their sides; it need not fit any data set.
+
+    Raises:
+        InputError: when it is not a saved split.
+    """
+    table = read_table(path)
+    if missing := {"picture", "side"} - set(table.columns):
+        raise InputError(f"{path}: not a saved split: no column {', '.join(sorted(missing))}")
+    if wrong := sorted(set(table["side"]) - {"train", "test", UNUSED}):
+        raise InputError(f"{path}: side {wrong[0]!r} is not train, test or {UNUSED}")
+    columns = [table[name] for name in ("picture", "reference") if name in table]
+    return [(tuple(map(str, name)), str(side)) for *name, side in zip(*columns, table["side"], strict=True)]
+
+
 def save_split(split: Split, path: str | os.PathLike[str], rated: RatedSet) -> None:
     """Write a split as CSV: each picture's name, its side, and how the split was made.
 
