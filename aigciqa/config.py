@@ -19,6 +19,7 @@ REVISION_IS = "a branch, tag or commit of letters, digits, '.', '-', '_' and '/'
 LONGEST = 1 << 20  # bytes; a config is about a page
 PIXELS = 1 << 26  # that the backbone sees of one picture, at most
 MODES = {"none": "NR", "full": "FR", "partial": "PR"}
+BASIC_BLOCKS = ("resnet18", "resnet34")  # networks of which `MetricConfig.activation` may be another
 FEATURES = ("avg", "token", "stages")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +67,8 @@ class MetricConfig:
         feature: ``"avg"``, the average of the last feature map or of the patch tokens; ``"token"``, the
             class token before the final norm; or ``"stages"``, mean and standard deviation of the feature maps
             of every stage, see `aigciqa.stages`.
+        activation: ``"leaky_relu"`` for a ``resnet18`` or ``resnet34`` whose blocks have LeakyReLU with a slope of 0.01
+            where timm's have ReLU, as in the code of arXiv 2404.18409; the tensors are the same. None for timm's own.
         cells: with ``"stages"``, maps are pooled in cells x cells parts, so that full reference can compare
             the generated picture with its reference part by part.
         tile_backbone: whether tiles, which are there then, go through a network of their own, the first stages of
@@ -92,6 +95,7 @@ class MetricConfig:
     reference: str
     backbone: str
     feature: str = "avg"
+    activation: str | None = None
     cells: int = 1
     tile_backbone: bool = False
     hidden: int | None = None
@@ -112,6 +116,12 @@ class MetricConfig:
             (self.reference in MODES, "reference", f"one of {', '.join(MODES)}"),
             (_matches(r"[a-z0-9_]{1,96}", self.backbone), "backbone", "the name of a timm architecture"),
             (self.feature in FEATURES, "feature", f"one of {', '.join(FEATURES)}"),
+            (
+                self.activation is None
+                or (self.activation == "leaky_relu" and self.backbone in BASIC_BLOCKS),
+                "activation",
+                f"null, or leaky_relu with {' or '.join(BASIC_BLOCKS)}",
+            ),
             (
                 self.cells == 1 or (self.feature == "stages" and 1 <= self.cells <= 8),
                 "cells",

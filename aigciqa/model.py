@@ -37,7 +37,7 @@ class Network(nn.Module):
         super().__init__()
         self.reference = config.reference
         self.compares = config.reference == "full" and config.feature == "stages"
-        net = architecture(config.backbone, config.feature, config.transform.crop)
+        net = architecture(config.backbone, config.feature, config.transform.crop, config.activation)
         self.backbone: Backbone | Stages = (
             Stages(net, config) if config.feature == "stages" else Backbone(net, config.feature)
         )
@@ -137,24 +137,25 @@ class Backbone(nn.Module):
         return features
 
 
-def architecture(name: str, feature: str, size: int) -> Any:
+def architecture(name: str, feature: str, size: int, activation: str | None = None) -> Any:
     """One of timm's architectures without its classifier, random.
 
     Args:
         name: of the architecture.
         feature: what will be taken of it, see `MetricConfig`.
         size: side of the input in pixels; needed by architectures of fixed input size.
+        activation: of its blocks, see `MetricConfig`.
 
     Raises:
         CheckpointError: for an architecture timm does not have, or one that lacks the feature.
     """
-    net = EfficientNetLite0() if name == NAME else _of_timm(name, feature, size)
+    net = EfficientNetLite0() if name == NAME else _of_timm(name, feature, size, activation)
     if feature == "token" and getattr(net, "cls_token", None) is None:
         raise CheckpointError(f"{name} has no class token")
     return net
 
 
-def _of_timm(name: str, feature: str, size: int) -> Any:
+def _of_timm(name: str, feature: str, size: int, activation: str | None = None) -> Any:
     import timm  # takes seconds
 
     if not timm.is_model(name):
@@ -170,6 +171,9 @@ def _of_timm(name: str, feature: str, size: int) -> Any:
         raise CheckpointError(f"{name} has no feature {feature!r}: {error}") from None
     if hasattr(net, "pre_logits"):
         net.pre_logits = nn.Identity()  # VGG's fully connected layers, which the papers leave out
+    if activation == "leaky_relu":
+        for block in chain(net.layer1, net.layer2, net.layer3, net.layer4):  # not the stem, which keeps ReLU
+            block.act1, block.act2 = nn.LeakyReLU(inplace=True), nn.LeakyReLU(inplace=True)
     return net
 
 

@@ -290,6 +290,12 @@ def publish(folder: str, repo: str, **options: Any) -> None:
     "--reference", type=click.Choice(["none", "full", "partial"]), help="[default: none or full, found out]"
 )
 @click.option("--dimension", default="quality", show_default=True, help="What it predicts.")
+@click.option(
+    "--activation",
+    type=click.Choice(["relu", "leaky_relu"]),
+    help="In the blocks of a ResNet18, which the file does not tell: leaky_relu if the authors' repository AIGIQA4K "
+    "trained it, relu if torchvision's ResNet18 or that of their repository PSCR was trained.  [default: leaky_relu]",
+)
 @click.option("--license", metavar="NAME", help="Of the weights.")
 def convert(checkpoint: str, folder: str, **options: Any) -> None:
     """Turn the papers' authors' best_model.pt into a checkpoint of this library, in FOLDER."""
@@ -298,6 +304,9 @@ def convert(checkpoint: str, folder: str, **options: Any) -> None:
     with waiting("converting"):
         config = run(checkpoint, folder, **{k: v for k, v in options.items() if v is not None})
     click.echo(f"{folder}: {config.mode} on {config.backbone}, {', '.join(config.dimensions)}")
+    if said := config.provenance.get("activation"):
+        other = "relu" if config.activation else "leaky_relu"
+        click.echo(f"  activation: {said}; if it was trained otherwise, pass --activation {other}")
 
 
 @main.command()

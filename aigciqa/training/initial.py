@@ -50,6 +50,11 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
     else:
         source = parse_source(weights)
         theirs = source.config()
+        if theirs.backbone == config.backbone and theirs.activation != config.activation:
+            raise InputError(
+                f"weights {weights!r} are of a {config.backbone} with {theirs.activation or 'the usual activation'} in "
+                f"its blocks; train with activation={theirs.activation or 'null'} (--activation), or from other weights"
+            )
         found = load_weights(source.weights(theirs, most_bytes(blank_network(theirs, to_score=False))))
         if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
             found = {k: v for k, v in found.items() if not k.startswith("head.")}  # of another scale

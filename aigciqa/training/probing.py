@@ -277,6 +277,7 @@ def _key(network: Network, config: MetricConfig) -> str:
     digest = hashlib.sha256(
         repr((VERSION, config.backbone, config.feature, config.cells, config.transform)).encode()
     )
+    digest.update((config.activation or "").encode())  # which no tensor tells
     for tensor in network.backbone.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

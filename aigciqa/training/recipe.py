@@ -49,6 +49,8 @@ class Recipe:
             the Hub; a state dict's file (.pth, .pt or .safetensors, for the timm architecture); or a checkpoint
             (name, folder or Hub repository), of which the backbone is taken, and the head where it fits.
         feature: ``"avg"``, ``"token"`` or ``"stages"``; None for the backbone's.
+        activation: ``"leaky_relu"`` for a ResNet18 or 34 with LeakyReLU in its blocks, as the code of arXiv 2404.18409
+            has it and `aigciqa convert` may find; None for the backbone's own.
         hidden: width of the head's hidden layer; None for the papers'.
         resize: shorter side in pixels; None for the backbone's.
         crop: side of the crop in pixels; None for the backbone's.
@@ -113,6 +115,7 @@ class Recipe:
     backbone: str = "resnet50"
     weights: str = "random"
     feature: str | None = None
+    activation: str | None = None
     hidden: int | None = None
     resize: int | None = None
     crop: int | None = None
@@ -211,6 +214,7 @@ class Recipe:
             "bounded": self.bounded,
             "hidden": self.hidden,
             "cells": self.cells,
+            "activation": self.activation,
         }
         if self.feature is not None:
             changes["feature"] = self.feature

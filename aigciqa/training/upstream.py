@@ -23,6 +23,7 @@ from ..weights import save_checkpoint
 
 # layers of the original classifiers, which neither they nor we use
 CLASSIFIERS = ("classifier.", "fc.", "last_linear.", "head.", "norm.")
+ACTIVATIONS = ("relu", "leaky_relu")
 LABELS = "ratings, as trained by the authors' code"
 
 
@@ -33,6 +34,7 @@ def convert(
     reference: str | None = None,
     dimension: str = "quality",
     *,
+    activation: str | None = None,
     name: str | None = None,
     score_range: tuple[float, float] = (0.0, 5.0),
     labels: str = LABELS,
@@ -49,6 +51,9 @@ def convert(
         reference: ``"none"``, ``"full"`` or ``"partial"``; None to tell it from the head's width. Partial reference
             has the same tensors as no reference and must be asked for.
         dimension: what it was trained to predict.
+        activation: of the blocks of a ResNet18, ``"leaky_relu"`` or ``"relu"``, which no tensor tells; None for
+            ``"leaky_relu"``, which the authors' code for these models has (repository AIGIQA4K). Their other code
+            (PSCR) and torchvision have ReLU, as all their other backbones do.
         name: of the metric; None for one such as ``"fr-resnet50"``.
         score_range: lowest and highest of the labels.
         labels: what it learned from, in words.
@@ -75,12 +80,19 @@ def convert(
     theirs = {key: _state(path, content, key) for key in ("backbone", "regressor")}
     backbone = backbone or _recognise(theirs["backbone"])
     reference = reference or _reference(theirs["regressor"], backbone)
+    leaky = _leaky(backbone, activation)
     config = paper_config(
         backbone,
         reference,
         dimensions=(dimension,),
         score_range=score_range,
-        provenance={"labels": labels, "license": license, **_history(path, content)},
+        activation="leaky_relu" if leaky else None,
+        provenance={
+            "labels": labels,
+            "license": license,
+            **_history(path, content),
+            **_activation(backbone, leaky, activation),
+        },
         **({"name": name} if name else {}),
     )
     # cloned, so that tensors which share memory, as a file may have them, are written one by one
@@ -88,6 +100,25 @@ def convert(
     if wrong := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise CheckpointError(f"{path}: {len(wrong)} tensors hold NaN or infinity, such as {min(wrong)!r}")
     return save_checkpoint(folder, config, state)
+
+
+def _leaky(backbone: str, activation: str | None) -> bool:
+    """Whether the blocks of the network have LeakyReLU."""
+    if activation not in (None, *ACTIVATIONS):
+        raise CheckpointError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    if activation == "leaky_relu" and backbone != "resnet18":
+        raise CheckpointError(
+            f"activation leaky_relu is that of resnet18 in the authors' code; their {backbone} has none"
+        )
+    return backbone == "resnet18" and activation != "relu"
+
+
+def _activation(backbone: str, leaky: bool, activation: str | None) -> dict[str, str]:
+    if backbone != "resnet18":
+        return {}
+    name = "LeakyReLU with a slope of 0.01" if leaky else "ReLU"
+    why = "as asked for" if activation else "as in the authors' repository AIGIQA4K; no tensor tells it"
+    return {"activation": f"{name} in the blocks, {why}"}
 
 
 def convert_state(
