@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from synthetic import make_pku
@@ -181,7 +182,13 @@ def test_several_sets_with_different_scales_and_dimensions(pku, tmp_path):
     )
     assert set(run.evaluation) == {"pku-i2iqa", "other"}
     assert set(run.evaluation["other"]) == {"authenticity"}
-    assert run.evaluation["other"]["authenticity"]["rmse"] < 5  # mapped to 0 to 5
+    # learned on 0 to 5, and judged on the scale of its labels
+    predicted = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    mine = predicted[predicted["set"] == 1]
+    rmse = np.sqrt(((mine["authenticity_score"] - mine["authenticity_label"]) ** 2).mean())
+    assert rmse < 5
+    assert run.evaluation["other"]["authenticity"]["rmse"] == pytest.approx(20 * rmse)
+    assert run.evaluation["other"]["authenticity"]["scale"] == [0, 100]
 
 
 def test_protocols(pku, tmp_path):

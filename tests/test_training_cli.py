@@ -120,8 +120,15 @@ def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
         "evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--range", 0, 100, "--out", out, "--device", "cpu"
     )
     assert json.loads(out.read_text())["figures"]["quality"]["rmse"] < 1e-3
-    run("evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--out", out, "--device", "cpu")
-    assert json.loads(out.read_text())["figures"]["quality"]["rmse"] > 10
+    # where nobody says more, the scale is what labels were seen of, as in training, and the output says so
+    shown = run("evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--out", out, "--device", "cpu")
+    figures = json.loads(out.read_text())["figures"]["quality"]
+    ends = sorted((low, high))
+    seen = [s / 100 * (ends[1] - ends[0]) + ends[0] for s in (low, high)]
+    expected = (((seen[0] - low) ** 2 + (seen[1] - high) ** 2) / 2) ** 0.5
+    assert figures["rmse"] == pytest.approx(expected, rel=1e-3)
+    assert figures["scale_is_observed"] and figures["scale"] == pytest.approx(ends)
+    assert "as far as labels were seen; say otherwise with --range LOW HIGH" in shown
 
 
 def test_evaluate_beside_the_paper(pku, tmp_path):
@@ -165,8 +172,14 @@ def test_convert(tmp_path):
 
     checkpoint, _ = authors_model("resnet18", "full", *authors_backbone("resnet18"))
     torch.save({"epoch": 3, "rho_best": 0.7, "optimizer": {}, **checkpoint}, tmp_path / "best_model.pt")
-    assert "FR on resnet18" in run("convert", tmp_path / "best_model.pt", tmp_path / "ours")
+    shown = run("convert", tmp_path / "best_model.pt", tmp_path / "ours")
+    assert "FR on resnet18" in shown
+    assert "LeakyReLU with a slope of 0.01 in the blocks, as in the authors' repository AIGIQA4K" in shown
+    assert "pass --activation relu" in shown
     assert aigciqa.metric_info(tmp_path / "ours").mode == "FR"
+    assert aigciqa.metric_info(tmp_path / "ours").activation == "leaky_relu"
+    run("convert", tmp_path / "best_model.pt", tmp_path / "relu", "--activation", "relu")
+    assert aigciqa.metric_info(tmp_path / "relu").activation is None
     (tmp_path / "best_model.pt").write_bytes(b"nothing")
     run("convert", tmp_path / "best_model.pt", tmp_path / "theirs", code=2)
 

@@ -1,7 +1,7 @@
 """What `aigciqa evaluate` does: any metric, or somebody else's scores, against the labels of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .external import match_scores, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
 from .progress import Progress
+from .scale import rescaled, scale_facts, scale_said
 from .seen import HELD, LEARNED, Seen, seen
 from .splits import load_split
 from .tables import TABLES
@@ -110,6 +111,8 @@ def open_side(
         )
     count = f"{len(rows)} (of {wanted})" if left_out else str(len(rows))
     lines = [said.replace("{}", count), *left_out, *notes]
+    if rated.range_is_observed and (scale := mine.scale or other.scale):  # a part may not reach its ends
+        rated = replace(rated, score_range=scale)
     return rated.subset(rows), "\n  ".join(dict.fromkeys(lines))
 
 
@@ -125,8 +128,9 @@ def assess(
 ) -> Assessment:
     """Evaluate on every labelled dimension, or on those given.
 
-    A metric's score on a dimension that it does not predict is its first one's. Scores are put on the
-    labels' scale where both the checkpoint and the data set declare theirs.
+    A metric's score on a dimension that it does not predict is its first one's. A metric's scores are put on the
+    scale of the labels, which is where they were seen to lie if nobody said more; figures and text say which it is.
+    Scores of a file are compared as they are.
 
     Args:
         metric: a name, checkpoint folder or Hub repository, or a file of scores.
@@ -146,14 +150,16 @@ def assess(
     config, scores = _scores(metric, rated, device)
     other = _scores(compare_with, rated, device)[1] if compare_with else None
     figures: dict[str, dict[str, Any]] = {}
-    text = []
+    text = [f"RMSE is on the labels' scale of {scale_said(rated.score_range, rated.range_is_observed)}"]
+    if config is None:
+        text.append(f"RMSE compares the scores of {metric} as they are, for their scale is not known")
     for name in dimensions or rated.labels:
         mos = rated.labels[name]
         there = np.flatnonzero(~np.isnan(mos))
         mine = _on(scores, name)[there]
         groups, generators = ([column[i] for i in there] for column in (rated.groups, rated.generators))
         found = evaluate(mine, mos[there], groups=groups, generators=generators if any(generators) else None)
-        figures[name] = found.to_dict()
+        figures[name] = found.to_dict() | scale_facts(rated.score_range, rated.range_is_observed)
         text.append(f"\n{name}\n{found.table()}")
         if any(rated.ladders):
             ladders = Ladders.of(rated.subset(there.tolist()), mine, name)
@@ -211,7 +217,5 @@ def _scores(
             parts.append(metric.predict(list(rated.pictures[rows]), references))
             progress.done(len(parts[-1][metric.dimension]))
     found = {name: np.concatenate([part[name].cpu().double().numpy() for part in parts]) for name in parts[0]}
-    if not rated.range_is_observed:  # else RMSE would compare two scales
-        (low, high), (to_low, to_high) = metric.score_range, rated.score_range
-        found = {k: (v - low) / (high - low) * (to_high - to_low) + to_low for k, v in found.items()}
+    found = {k: rescaled(v, metric.score_range, rated.score_range) for k, v in found.items()}
     return metric.config, found

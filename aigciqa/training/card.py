@@ -133,6 +133,8 @@ def _accuracy_table(config: MetricConfig, evaluation: Any) -> str:
         for dimension, result in results.items():
             cells = [_cell(result[key], result["intervals"].get(key)) for key in COLUMNS]
             by = "" if dimension in config.dimensions else f" (scored by {config.dimensions[0]})"
+            if "scale" in result and tuple(result["scale"]) != config.score_range:  # RMSE is on the labels'
+                by += " ({:g} to {:g})".format(*result["scale"])
             rows.append([" ".join(f"{name} {dimension}".split()) + by, str(result["n"]), *cells])
     if not rows:
         raise CheckpointError("the evaluation is empty")

@@ -14,6 +14,7 @@ from .evaluation import evaluate, jsonable
 from .ladders import Ladders
 from .recipe import Recipe, read_recipe
 from .rows import open_data
+from .scale import rescaled, scale_facts, scale_said
 from .trainer import PREDICTIONS, train
 
 
@@ -77,18 +78,26 @@ def judge(
         report: called with each line for the user.
     """
     figures: dict[str, dict[str, Any]] = {}
-    for index, one in enumerate(open_data(recipe)):
+    for index, (source, one) in enumerate(zip(recipe.data, open_data(recipe), strict=True)):
+        scale = source.score_range or one.score_range
+        observed = one.range_is_observed and source.score_range is None
         mine = predicted[predicted["set"] == index]
         for dimension in recipe.dimensions:
             here = mine[mine[f"{dimension}_label"].notna()]
             if here.empty:
                 continue
             rows = here["row"].tolist()
-            scores, labels = (here[f"{dimension}_{what}"].to_numpy() for what in ("score", "label"))
+            scores, labels = (
+                rescaled(here[f"{dimension}_{what}"].to_numpy(), recipe.score_range, scale)
+                for what in ("score", "label")
+            )
             groups, generators = ([column[i] for i in rows] for column in (one.groups, one.generators))
             result = evaluate(scores, labels, groups, generators if any(generators) else None)
-            figures.setdefault(one.name, {})[dimension] = result.to_dict()
-            report(f"\n{one.name}, {dimension}, held out in {recipe.folds} folds:\n{result.table()}")
+            figures.setdefault(one.name, {})[dimension] = result.to_dict() | scale_facts(scale, observed)
+            report(
+                f"\n{one.name}, {dimension}, held out in {recipe.folds} folds, on the labels' scale of "
+                f"{scale_said(scale, observed)}:\n{result.table()}"
+            )
             if any(one.ladders):
                 ladders = Ladders.of(one.subset(rows), scores, dimension)
                 figures[one.name][dimension]["ladders"] = jsonable(ladders.to_dict())

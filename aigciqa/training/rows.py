@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from .data import RatedSet, load, some
 from .recipe import Recipe
+from .scale import Range, rescaled
 from .splits import Split, folds, group_split, leaks, load_split, make_split, own_split, save_split
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -31,6 +32,8 @@ class Rows:
         contents: (N,) which reference in the data, seen or not; a number of its own where there is none.
         generators: (N,) names, "" where unknown.
         names: of the data sets.
+        scales: of their labels, lowest and highest, before these were put on the recipe's scale.
+        observed: whether nobody said so of a data set, and its labels were only seen to lie there.
     """
 
     paths: list[Path]
@@ -43,6 +46,8 @@ class Rows:
     contents: Ints
     generators: list[str]
     names: list[str]
+    scales: list[Range]
+    observed: list[bool]
 
     def mean_labels(self, rows: Ints) -> Floats:
         """(D,) mean label of those of `rows` that are learned from; 0 where there is none."""
@@ -64,6 +69,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         k: [] for k in ("pictures", "references", "weights", "sets", "groups", "contents")
     }
     labels, generators = [], []
+    scales = [source.score_range or one.score_range for source, one in zip(recipe.data, rated, strict=True)]
     for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
         if not set(recipe.dimensions) & one.labels.keys():
             raise InputError(
@@ -75,11 +81,9 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
                 f"{without} of {len(one)} rows of {one.name} have no reference, which full reference needs; "
                 "train with reference=partial, or leave these rows out of its manifest"
             )
-        low, high = source.score_range or one.score_range
-        to_low, to_high = recipe.score_range
         missing = np.full(len(one), np.nan)
         found = np.stack([one.labels.get(d, missing) for d in recipe.dimensions], 1)
-        labels.append((found - low) / (high - low) * (to_high - to_low) + to_low)
+        labels.append(rescaled(found, scales[index], recipe.score_range))
         for picture, reference, group in zip(one.pictures, one.references, one.groups, strict=True):
             columns["pictures"].append(numbers.setdefault(picture, len(numbers)))
             used = reference if recipe.reference != "none" else None
@@ -101,6 +105,11 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         contents=np.array(columns["contents"], np.int64),
         generators=generators,
         names=[one.name for one in rated],
+        scales=scales,
+        observed=[
+            one.range_is_observed and source.score_range is None
+            for source, one in zip(recipe.data, rated, strict=True)
+        ],
     )
 
 

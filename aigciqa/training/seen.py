@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from .data import RatedSet, identical, load
 from .recipe import DataSource, Recipe, read_recipe
+from .scale import Range
 from .splits import UNUSED, load_split, row_names, saved_sides
 
 LEARNED, HELD = "train", "test"  # sides of a saved split; the rows that chose the epoch are of the first
@@ -25,12 +26,14 @@ class Seen:
         sides: by row, ``"train"`` (learned from, or the epoch was chosen by it), ``"test"`` or ``"unused"``; a row that
             is in no split of the run is not there.
         files: the saved splits that have rows of the data set.
+        scale: of the data set's labels, lowest and highest, as the run took it; None when it has no rows of it.
         notes: what is not known, a sentence each.
     """
 
     metric: str
     sides: dict[int, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    scale: Range | None = None
     notes: list[str] = field(default_factory=list)
 
     def rows(self, side: str) -> list[int]:
@@ -132,6 +135,8 @@ def _add(
         sides = {row: UNUSED if side == LEARNED else side for row, side in sides.items() if path}
     if sides and path is not None:
         found.files.append(path)
+    if sides and source is not None and found.scale is None:
+        found.scale = source.score_range or (original.score_range if original else None)
     if recipe is not None and recipe.select == "test" and HELD in sides.values():
         found.notes.append(
             f"{found.metric} chose its epoch on the test side (select=test), so it is optimistic there"

@@ -33,6 +33,7 @@ from .probing import ProbeFeed
 from .progress import Progress
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
+from .scale import rescaled, scale_facts, scale_said
 
 STATE = "state.pt"
 PREDICTIONS = "predictions.csv"
@@ -353,19 +354,30 @@ class _Trainer:
                 here = (self.rows.sets[rows] == index) & ~np.isnan(labels[:, column])
                 if not here.any():
                     continue
+                scale, observed = self.rows.scales[index], self.rows.observed[index]
+                mine, theirs = (
+                    rescaled(values[here, column], self.recipe.score_range, scale)
+                    for values in (scores, labels)
+                )
                 one = evaluate(
-                    scores[here, column], labels[here, column],
+                    mine, theirs,
                     groups=[str(g) for g in self.rows.groups[rows][here]], generators=list(generators[here]),
                     bootstrap=self.bootstrap,
                 )  # fmt: skip
-                found.setdefault(name, {})[dimension] = one.to_dict()
-                self.report(f"\n{name}, {dimension}, test side (select={self.recipe.select}):\n{one.table()}")
+                found.setdefault(name, {})[dimension] = one.to_dict() | scale_facts(scale, observed)
+                self.report(
+                    f"\n{name}, {dimension}, test side (select={self.recipe.select}), on the labels' scale of "
+                    f"{scale_said(scale, observed)}:\n{one.table()}"
+                )
         return found
 
     # -- files
 
     def _write_predictions(self, scores: Any) -> None:
-        """``predictions.csv``: of every row of the test side, by number in its data set, score and label."""
+        """``predictions.csv``: of every row of the test side, by number in its data set, score and label.
+
+        Both are on the recipe's scale, which is that of the metric's scores.
+        """
         rows = self.test_rows
         starts = np.searchsorted(self.rows.sets, np.arange(len(self.rows.names)))
         table = pd.DataFrame({"set": self.rows.sets[rows], "row": rows - starts[self.rows.sets[rows]]})
