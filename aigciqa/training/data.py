@@ -124,6 +124,8 @@ def load(
     path, root = Path(path), None if images is None else Path(images)
     if not path.exists() or (root and not root.is_dir()):
         raise InputError(f"{path if not path.exists() else root}: no such file or folder")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(f"{path}: is neither a folder nor a regular file")
     if format not in (None, *format_names()):
         raise InputError(f"no format {format!r}; the formats are {', '.join(format_names())}")
     named = format or ("manifest" if columns else detect(path))

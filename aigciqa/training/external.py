@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from .bounds import check_text
 from .correlation import Floats
 from .tables import TABLES, read_table
 
@@ -66,13 +67,14 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(
             f"cannot read scores from {path.name}; its name must end in {', '.join(TABLES)}, .jsonl"
         )
+    check_text(path, b",:[{\n")
     try:
         with path.open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("every line must be a JSON object")
         return pd.DataFrame(rows)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read scores from {path}: {str(error).splitlines()[0]}") from None
 
 

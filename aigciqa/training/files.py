@@ -1,22 +1,45 @@
 """Files that appear whole or not at all, and are written by one process at a time."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+from .. import writing
 from ..errors import InputError
-from ..writing import replacing, write_whole
 
-__all__ = ["by_turns", "claimed", "save_whole", "write_whole"]
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file so that being killed leaves the old one, or none.
+
+    Raises:
+        InputError: when it cannot be written; the old one is as it was.
+    """
+    with _explained(path):
+        writing.write_whole(path, content)
 
 
 def save_whole(path: Path, state: Any) -> None:
     """`torch.save` as `write_whole`."""
-    with replacing(path) as file:
+    with _explained(path), writing.replacing(path) as file:
         torch.save(state, file)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter from torch, for a disk that is full
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        )
+        raise InputError(
+            f"cannot write {path}: {reason}; what was there before is unchanged. Make room, or see to the folder, and "
+            "start the same command again (training with --resume)"
+        ) from None
 
 
 def by_turns(file: Path) -> FileLock:

@@ -5,6 +5,7 @@ column names: ``picture`` and, where known, ``reference``, ``group``, ``split``,
 one column for each dimension. Its index is the row in the file, for messages; a header is row 1.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import scipy.io
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .. import limits
 from ..errors import InputError
+from .bounds import check_file
 from .tables import MOS, TABLES, find_columns, numbers, read_table, select
 
 AIGCIQA2023_GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
@@ -249,10 +252,10 @@ def tables(folder: Path, columns: frozenset[str] = frozenset(), ending: str = ""
 
 def _is_label_file(path: Path) -> bool:
     """Whether it is tab-separated with numbers where PKU-I2IQA's three labels stand."""
-    if path.suffix.lower() not in (".txt", ".tsv"):
+    if path.suffix.lower() not in (".txt", ".tsv") or not path.is_file() or not path.stat().st_size:
         return False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        cells = file.readline().split("\t")
+        cells = file.readline(1 << 20).split("\t")  # not all of a file that has no lines
     numeric = pd.to_numeric(pd.Series(cells[1:4], dtype=str), errors="coerce").notna()
     return len(numeric) == 3 and bool(numeric.all())
 
@@ -303,10 +306,21 @@ def _mosz_values(file: Path) -> "np.ndarray[Any, np.dtype[np.float64]]":
             raise InputError(f"{file}: {frame.shape[1]} columns; expected one, of labels by picture number")
         titled = bool(len(frame)) and pd.to_numeric(frame[frame.columns[0]][:1], errors="coerce").isna().all()
         return numbers(frame[frame.columns[0]][int(titled) :], file)
+    check_file(file, limits.HELD, "a MATLAB file")
     try:
-        content = scipy.io.loadmat(os.fspath(file))
-    except (OSError, ValueError, NotImplementedError) as error:
+        held = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(os.fspath(file))}
+        if "MOSz" in held:
+            shape, kind = held["MOSz"]
+            limits.check_size(
+                8 * math.prod(shape), limits.HELD, f"{file}: MOSz", "it has a label for each image"
+            )
+            if kind not in ("double", "single", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))):
+                raise ValueError(f"MOSz is no matrix of numbers, but of the class {kind}")
+        content = scipy.io.loadmat(os.fspath(file), variable_names=["MOSz"])
+    except InputError:
+        raise
+    except Exception as error:  # it raises nearly anything for a file that is damaged
         raise InputError(f"{file}: cannot be read as a MATLAB file: {error}") from None
     if "MOSz" not in content:
-        raise InputError(f"{file}: no variable MOSz; it has {', '.join(k for k in content if k[0] != '_')}")
+        raise InputError(f"{file}: no variable MOSz; it has {', '.join(held)}")
     return np.asarray(content["MOSz"], np.float64).ravel()

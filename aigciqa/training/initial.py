@@ -11,6 +11,7 @@ from ..config import MetricConfig
 from ..errors import CheckpointError, InputError
 from ..model import Network, blank_network, most_bytes
 from ..weights import load_weights, parse_source
+from .torchfile import load_tensors
 
 NET, TILES = "backbone.net.", "backbone.tile_net."
 
@@ -60,7 +61,7 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
             found = {k: v for k, v in found.items() if not k.startswith("head.")}  # of another scale
     if not any(k.startswith(TILES) for k in found):  # then a network for tiles begins as the other
         found = found | {TILES + k.removeprefix(NET): v for k, v in found.items() if k.startswith(NET)}
-    fitting = {k: v.float() if v.is_floating_point() else v for k, v in found.items() if k in wanted}
+    fitting = {k: v for k, v in found.items() if k in wanted}
     lacking = {k for k in wanted if k.startswith("backbone.")} - fitting.keys()
     other = {k for k, v in fitting.items() if k.startswith("backbone.") and v.shape != wanted[k].shape}
     if lacking or other:
@@ -69,7 +70,13 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
             f"and {len(other)} have other shapes, such as {min(lacking | other)!r}"
         )
     # a head of other width, other dimensions or another scale stays random
-    network.load_state_dict(wanted | {k: v for k, v in fitting.items() if v.shape == wanted[k].shape})
+    fitting = {k: v for k, v in fitting.items() if v.shape == wanted[k].shape}
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in fitting.items()}
+    if wrong := [k for k, v in floats.items() if v.is_floating_point() and not v.isfinite().all()]:
+        raise InputError(
+            f"weights {weights!r} hold NaN or infinity in {len(wrong)} tensors, such as {min(wrong)!r}"
+        )
+    network.load_state_dict(wanted | floats)
     return network
 
 
@@ -82,11 +89,17 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_weights(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except Exception as error:  # torch raises many kinds for what is no state dict
-        raise InputError(f"{path}: not a state dict that holds only tensors: {error}") from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: not a state dict")
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{path}: not a state dict that holds only tensors: {type(error).__name__}: {reason}; get the file again, "
+            "or save its state dict alone with torch.save"
+        ) from None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) and v.layout is torch.strided for k, v in state.items()
+    ):
+        raise InputError(f"{path}: not a state dict, which has a tensor for each name")
     return state
 
 

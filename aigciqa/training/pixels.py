@@ -44,11 +44,19 @@ class Pixels:
         index = self.file.with_suffix(".json")
         folder.mkdir(parents=True, exist_ok=True)
         with by_turns(self.file):
-            if not (index.is_file() and self.file.is_file()):
+            if not self._whole(index, len(paths)):
                 write_whole(index, json.dumps(self._write(paths)))  # last: where it is, the other is whole
             self.shapes: list[tuple[int, int]] = [(h, w) for h, w in json.loads(index.read_text())]
         self.starts = np.cumsum([0, *(h * w * 3 for h, w in self.shapes)])
         self.bytes = np.memmap(self.file, np.uint8, "r")
+
+    def _whole(self, index: Path, count: int) -> bool:
+        """Whether the files are there and fit each other; damaged ones are made anew."""
+        try:
+            shapes = [(h, w) for h, w in json.loads(index.read_text())]
+            return len(shapes) == count and self.file.stat().st_size == sum(h * w * 3 for h, w in shapes)
+        except (OSError, ValueError, TypeError):
+            return False
 
     def _write(self, paths: Sequence[Path]) -> list[tuple[int, int]]:
         def decode(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":

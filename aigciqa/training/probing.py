@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import image, scoring
 from ..config import MetricConfig
+from ..errors import InputError
 from ..model import Head, Network
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
@@ -138,7 +140,7 @@ class ProbeFeed(Feed):
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(file, save(self._coordinates(network, rows, recipe)))
-            found = {name: tensor.to(self.accelerator.device) for name, tensor in load_file(file).items()}
+            found = {name: tensor.to(self.accelerator.device) for name, tensor in _read(file).items()}
         self.probe = Probe(
             network, found["mean"], found["scale"], found.get("directions"), recipe.dropout, recipe.members
         ).to(self.accelerator.device)
@@ -181,6 +183,20 @@ class ProbeFeed(Feed):
             self.file.with_suffix(suffix).unlink(missing_ok=True)
 
 
+def _read(file: Path) -> dict[str, Tensor]:
+    """The coordinates of a run that goes on."""
+    try:
+        found = load_file(file)
+        if not {"mean", "scale"} <= found.keys():
+            raise ValueError("mean and scale are not in it")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{file} is damaged, and the weights of this run mean nothing without it: {error}. Remove state.pt in this "
+            "folder, and start again without --resume"
+        ) from None
+    return found
+
+
 def principal_directions(x: Tensor, count: int, seed: int) -> Tensor:
     """(N, D) centred rows to (D, count): the orthonormal directions in which they vary most, the first most.
 
@@ -221,7 +237,7 @@ def stored_features(
     width = network.backbone.width
     keys = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
     with by_turns(file):
-        known: dict[str, int] = json.loads(index.read_text()) if index.exists() else {}
+        known = _index(index)
         if not file.exists() or file.stat().st_size < len(known) * width * 2:
             known = {}  # the index of a file that is gone
         new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
@@ -229,6 +245,16 @@ def stored_features(
             _store(new, known, network, config, file, device)
     stored = np.memmap(file, np.float16, "r", shape=(len(known), width))
     return file, stored, np.array([known[key] for key in keys], np.int64)
+
+
+def _index(file: Path) -> dict[str, int]:
+    """Which row of the stored features is whose; of a damaged file nothing, so that all are computed again."""
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    rows = list(known.values()) if isinstance(known, dict) else []
+    return known if rows == list(range(len(rows))) and rows else {}
 
 
 def _store(

@@ -9,7 +9,10 @@ import yaml
 
 from ..config import PAPER_BACKBONES, MetricConfig, paper_config
 from ..errors import CheckpointError, InputError
+from .bounds import check_file
 
+LONGEST = 1 << 20  # bytes of a recipe, which is about a page
+VALUES = 10_000  # in a recipe, at most
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -254,9 +257,14 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
                 f"no recipe {str(source)!r}; shipped are {', '.join(list_recipes())}, or name a file"
             )
         try:
+            check_file(path, LONGEST, "a recipe")
             data = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not readable as YAML: {error}") from None
+            _count(data, {})
+        except InputError:
+            raise
+        # values that Python cannot hold, such as dates that are none; and what is nested too deeply
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
+            raise InputError(f"{path}: not readable as YAML: {str(error)[:500]}") from None
         if not isinstance(data, dict):
             raise InputError(f"{path}: a recipe is a mapping of names to values")
     data |= {k: v for k, v in (overrides or {}).items() if v is not None}
@@ -275,6 +283,23 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
     except (TypeError, AttributeError) as error:
         raise InputError(f"recipe: a value has the wrong type: {error}") from None
     return recipe
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, those that aliases name counted each time, as messages would show them.
+
+    Raises:
+        ValueError: for more than a recipe has, or a value that contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = VALUES  # until it is known
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    if known[id(value)] >= VALUES:
+        raise ValueError(f"it has more than {VALUES:,} values, or its aliases name each other")
+    return known[id(value)]
 
 
 def _source(given: str | dict[str, Any]) -> DataSource:

@@ -2,7 +2,6 @@
 
 import csv
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import limits
 from ..config import DIMENSIONS
 from ..errors import InputError
+from .bounds import CELL, COLUMNS, REMEDY, check_file, check_text, check_xlsx
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 EMPTY = ("", "nan", "na", "n/a", "none", "null")
@@ -51,23 +52,48 @@ def read_table(path: Path, header: bool = True, rows: int | None = None) -> pd.D
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the last column
             if kind == ".parquet":
-                frame = pd.read_parquet(path)
+                frame = _parquet(path)
             elif kind == ".xlsx":
+                check_xlsx(path)
                 frame = pd.read_excel(path, **how)
             else:
+                check_text(path, b",\n\r" if kind == ".csv" else b"\t\n\r")
                 how |= {"index_col": False, "encoding": "utf-8-sig", "skip_blank_lines": header}
                 if kind != ".csv":
                     how["sep"] = "\t"
                 if not header:
                     how["quoting"] = csv.QUOTE_NONE  # quotes in a prompt are part of it
                 frame = pd.read_csv(path, **how)
-    except (OSError, ValueError, zipfile.BadZipFile, pd.errors.ParserWarning) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # the readers raise nearly anything for a file that is damaged
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read as a table ({kind}): {reason}") from None
     frame = frame.map(lambda cell: str(cell).strip() if np.ndim(cell) or pd.notna(cell) else "")
     frame.columns = frame.columns.map(str)
     frame.index = pd.RangeIndex(1 + header, 1 + header + len(frame))
     return frame[(frame != "").any(axis=1)] if header else frame  # spreadsheets end in empty rows
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """In small parts, since a text that stands in the file once may be the cell of a million rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_file(path, limits.TABLE)
+    with pq.ParquetFile(path) as file:
+        rows, columns = file.metadata.num_rows, file.metadata.num_columns
+        limits.check_size(
+            CELL * rows * columns, limits.TABLE, f"{path} ({rows:,} rows, {columns:,} columns)", REMEDY
+        )
+        if columns > COLUMNS:
+            raise InputError(f"{path}: has {columns:,} columns, more than {COLUMNS:,}; {REMEDY}")
+        parts, size = [], 0
+        for part in file.iter_batches(256):
+            size += part.nbytes
+            limits.check_size(size, limits.TABLE, f"{path}, unpacked", REMEDY)
+            parts.append(part)
+        return pa.Table.from_batches(parts, file.schema_arrow).to_pandas()
 
 
 def numbers(column: "pd.Series[Any]", file: Path) -> "np.ndarray[Any, np.dtype[np.float64]]":

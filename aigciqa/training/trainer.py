@@ -34,6 +34,7 @@ from .progress import Progress
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
 from .scale import rescaled, scale_facts, scale_said
+from .torchfile import load_tensors
 
 STATE = "state.pt"
 PREDICTIONS = "predictions.csv"
@@ -430,9 +431,30 @@ class _Trainer:
     def load_state(self) -> None:
         if not (self.folder / STATE).exists():
             return
-        state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+        try:
+            self._take(load_tensors(self.folder / STATE))
+        except Exception as error:  # torch raises many kinds, and a damaged file may have anything in it
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"{self.folder / STATE} is damaged, or is not of this recipe, so the run cannot go on from it: "
+                f"{type(error).__name__}: {reason}. The checkpoint in {self.folder} is of the best epoch so far: to "
+                "keep it, copy it or begin from it in another folder (--weights RUN --out OTHER). To train anew "
+                f"in this folder, remove {STATE} and start again without --resume"
+            ) from None
+        self.report(f"resuming at epoch {self.epoch + 1}" + (f", batch {self.step + 1}" if self.step else ""))
+
+    def _take(self, state: Any) -> None:
+        """Go on from what `save_state` wrote."""
         self.epoch, self.step, self.updates = state["epoch"], state["step"], state["updates"]
         self.best, self.history, self.losses = state["best"], state["history"], state["losses"]
+        kinds: list[tuple[Any, type]] = [
+            (n, int) for n in (self.epoch, self.step, self.updates, self.best["epoch"])
+        ]
+        kinds += [(self.best["score"], float), (self.history, list), (self.losses, list)]
+        if wrong := [value for value, kind in kinds if not isinstance(value, kind)]:
+            raise ValueError(f"{wrong[0]!r:.99} stands where there should be something else")
+        if self.best["network"] is not None:
+            copy.deepcopy(self.averaged).load_state_dict(self.best["network"])  # raises unless it fits
         self.network.load_state_dict(state["network"])
         if state["averaged"] is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -440,4 +462,3 @@ class _Trainer:
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
-        self.report(f"resuming at epoch {self.epoch + 1}" + (f", batch {self.step + 1}" if self.step else ""))

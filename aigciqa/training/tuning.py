@@ -30,6 +30,7 @@ from .initial import initial_network
 from .ladders import rows_of_ladders
 from .losses import combined
 from .progress import Progress
+from .torchfile import load_tensors
 
 TILE = 160  # pixels
 PLACES = 4  # of a ladder, of which the one that its last step changes most is shown
@@ -180,10 +181,14 @@ class _Tuning:
         state = out.with_suffix(".state")
         begun = 0
         if state.exists():
-            saved = torch.load(state, weights_only=True)
-            begun = saved["epoch"]
-            for name, part in parts.items():
-                part.load_state_dict(saved[name])
+            try:
+                saved = load_tensors(state)
+                begun = int(saved["epoch"])
+                for name, part in parts.items():
+                    part.load_state_dict(saved[name])
+            except Exception as error:  # torch raises many kinds, and a damaged file may have anything in it
+                reason = (str(error).splitlines() or [""])[0]
+                raise InputError(f"{state} is damaged; remove it to begin anew: {reason}") from None
         steps = epochs * (len(self.ladders) // LADDERS)
         progress = Progress("tuning", steps, begun=begun * (steps // epochs))
         terms: list[list[float]] = []

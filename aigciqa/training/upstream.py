@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import struct
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..config import PAPER_BACKBONES, MetricConfig, paper_config
 from ..errors import CheckpointError
 from ..model import Network
 from ..weights import save_checkpoint
+from .torchfile import load_tensors
 
 # layers of the original classifiers, which neither they nor we use
 CLASSIFIERS = ("classifier.", "fc.", "last_linear.", "head.", "norm.")
@@ -198,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([_Dtype, _scalar, _scalar_of_numpy_1]):
             # mapped, so that the optimizer's part, two thirds of the file, takes no memory
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = load_tensors(path, map=True)
     except Exception as error:  # torch raises many kinds for what is not its own
         reason = str(error)
         if found := re.search(r"GLOBAL (\S+)|function (.+)|but got (.+)", reason):
