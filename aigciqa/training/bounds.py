@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from .. import limits
@@ -89,9 +90,7 @@ def check_xlsx(path: Path) -> None:
 
 def _check_cells(path: Path) -> None:
     """Go through the first sheet, whose rows and columns may be numbered as far as it likes."""
-    import openpyxl
-
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    book = import_module("openpyxl").load_workbook(path, read_only=True, data_only=True, keep_links=False)
     try:
         sheet = book.worksheets[0]
         sheet.reset_dimensions()

@@ -10,7 +10,9 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from .. import limits
 from ..errors import InputError
+from .bounds import check_file
 from .structural import Rng
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -97,6 +99,7 @@ def _in_folder(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def _in_list(file: Path) -> dict[str, Path]:
+    check_file(file, limits.HELD, "a list of files")
     lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     paths = {line: file.parent / line for line in lines}
     if missing := [line for line, path in paths.items() if not path.is_file()]:

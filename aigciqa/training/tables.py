@@ -3,6 +3,7 @@
 import csv
 import warnings
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def read_table(path: Path, header: bool = True, rows: int | None = None) -> pd.D
                 if not header:
                     how["quoting"] = csv.QUOTE_NONE  # quotes in a prompt are part of it
                 frame = pd.read_csv(path, **how)
-    except (InputError, MemoryError):
+    except (InputError, ImportError, MemoryError):
         raise
     except Exception as error:  # the readers raise nearly anything for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -77,9 +78,7 @@ def read_table(path: Path, header: bool = True, rows: int | None = None) -> pd.D
 
 def _parquet(path: Path) -> pd.DataFrame:
     """In small parts, since a text that stands in the file once may be the cell of a million rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
     check_file(path, limits.TABLE)
     with pq.ParquetFile(path) as file:
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
@@ -93,7 +92,9 @@ def _parquet(path: Path) -> pd.DataFrame:
             size += part.nbytes
             limits.check_size(size, limits.TABLE, f"{path}, unpacked", REMEDY)
             parts.append(part)
-        return pa.Table.from_batches(parts, file.schema_arrow).to_pandas()
+        table = pa.Table.from_batches(parts, file.schema_arrow)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def numbers(column: "pd.Series[Any]", file: Path) -> "np.ndarray[Any, np.dtype[np.float64]]":
