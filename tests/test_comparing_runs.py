@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -239,3 +242,25 @@ def test_scores_of_a_file_are_compared_as_they_are_and_that_is_said(from_1_to_5,
     report = assess(str(tmp_path / "theirs.csv"), rated)
     assert report.figures["quality"]["rmse"] == pytest.approx(1)
     assert "theirs.csv as they are, for their scale is not known" in report.text
+
+
+def test_files_of_aigciqa_score_are_scores_of_every_dimension(pku, runs, both, tmp_path):
+    images = pku / "Generated_image" / "All"
+    files = tmp_path / "a.csv", tmp_path / "b.jsonl"
+    for name, file in zip("ab", files, strict=True):
+        command = ["aigciqa-score", images, "--metric", runs / name, "--device", "cpu", "-o", file]
+        program = Path(sys.executable).with_name("aigciqa-score")
+        subprocess.run([program, *map(str, command[1:])], check=True, capture_output=True)
+    rated, said = open_side(load(pku), str(runs / "a"), None, None, str(files[1]))
+    assert "b.jsonl has no saved splits: what it learned from is not known" in said
+    report = assess(str(runs / "a"), rated, compare_with=str(files[1]), dimensions=["quality"], device="cpu")
+    expected = assess(str(runs / "b"), rated, dimensions=["quality"], device="cpu").figures["quality"]["srcc"]
+    assert report.figures["quality"]["compared"]["srcc_b"] == pytest.approx(expected, abs=0.02)
+    assert assess(str(files[0]), rated, dimensions=["quality"]).figures["quality"]["srcc"] == pytest.approx(
+        report.figures["quality"]["srcc"], abs=0.02
+    )
+    lines = files[0].read_text().splitlines()
+    lines[1] = lines[1].replace("small@", "other@")
+    files[0].write_text("\n".join(lines))
+    with pytest.raises(InputError, match="holds scores of 2 metrics"):
+        assess(str(files[0]), rated)

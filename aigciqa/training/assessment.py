@@ -15,7 +15,7 @@ from .comparison import beside_paper, compare
 from .correlation import Floats
 from .data import RatedSet
 from .evaluation import evaluate, jsonable
-from .external import match_scores, read_scores
+from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
 from .progress import Progress
@@ -204,6 +204,8 @@ def _scores(
 ) -> tuple[MetricConfig | None, dict[str, Floats]]:
     """By dimension, a score for each row."""
     if Path(source).suffix.lower() in (*TABLES, ".jsonl") and Path(source).is_file():
+        if ours := read_results(Path(source)):
+            return None, {name: match_scores(scores, rated.pictures) for name, scores in ours[0].items()}
         return None, {"": match_scores(read_scores(Path(source)), rated.pictures)}
     metric = Metric(source, device=device)
     without = sum(reference is None for reference in rated.references)

@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
+from .. import limits
 from ..config import MetricConfig
 from ..errors import CheckpointError
 from ..stamp import config_digest
 from ..weights import WEIGHTS
+from .bounds import check_file
 
 # usual licences as the Hub writes them; any other is published as "other", with its name
 LICENSES = (
@@ -105,6 +107,7 @@ def _accuracy(
         try:
             found: Any = evaluation
             if isinstance(evaluation, str | os.PathLike):
+                check_file(Path(evaluation), limits.HELD, "an evaluation")
                 found = json.loads(Path(evaluation).read_bytes())
             if "figures" in found:
                 if found["sha256"] != config.sha256:

@@ -60,6 +60,28 @@ def read_scores(
     return dict(zip(names, values.tolist(), strict=True))
 
 
+def read_results(path: Path) -> tuple[dict[str, dict[str, float]], str] | None:
+    """Scores by dimension and picture from a file that `aigciqa-score` wrote, and what scored; None for another file.
+
+    Raises:
+        InputError: when the file cannot be read, has no scores, those of several metrics, or a picture twice.
+    """
+    table = _read(path)
+    columns = list(map(str, table.columns))
+    if columns[:2] != ["picture", "reference"] or columns[-2:] != ["error", "metric"] or len(columns) < 5:
+        return None
+    if len(stamps := sorted(set(map(str, table["metric"])))) != 1:
+        raise InputError(f"{path.name} holds scores of {len(stamps)} metrics: {_listed(stamps)}")
+    if twice := [name for name, count in Counter(table["picture"]).items() if count > 1]:
+        raise InputError(f"{path.name}: these pictures come more than once: {_listed(twice)}")
+    found = {}
+    for dimension in columns[2:-2]:
+        values = pd.to_numeric(table[dimension], errors="coerce")
+        there = np.isfinite(values.to_numpy(np.float64, na_value=np.nan))
+        found[dimension] = dict(zip(table["picture"][there], values[there].astype(float), strict=True))
+    return found, stamps[0]
+
+
 def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() in TABLES:
         return read_table(path)
