@@ -175,6 +175,8 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         "name: 2020-99-99\n",
         "name: " + "[" * 5000,
         "name: " + "x" * (2 << 20),
+        "select: " + "x" * 100_000,
+        "x" * 100_000 + ": 1",
         "name: !!python/object/apply:os.system [true]\n",
         "? [a, b]\n: 1\n",
     ],
@@ -339,6 +341,19 @@ def test_a_damaged_state_says_how_to_go_on(pku, run, tmp_path, damage):
     for words in (str(file), "damaged", "start again without --resume", "the best epoch so far"):
         assert words in str(caught.value)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+def test_lost_or_damaged_coordinates_are_not_made_up(pku, tmp_path):
+    """They are of the first start: found again, they may differ, and the head would read them wrongly."""
+    made = recipe(pku, epochs=1, frozen=True, directions=4)
+    train(made, tmp_path, report=lambda line: None, bootstrap=0)
+    file = tmp_path / "coordinates.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"coordinates.safetensors is damaged.*Remove state.pt"):
+        train(made, tmp_path, resume=True, report=lambda line: None)
+    file.unlink()
+    with pytest.raises(InputError, match=r"coordinates.safetensors is gone.*remove state.pt"):
+        train(made, tmp_path, resume=True, report=lambda line: None)
 
 
 def test_damaged_caches_are_made_anew(pku, tmp_path):

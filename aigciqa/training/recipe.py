@@ -180,7 +180,7 @@ class Recipe:
         for name, choices in one_of.items():
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"recipe: {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
+                    f"recipe: {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r:.99}"
                 )
         for name in ("epochs", "batch_size", "accumulate", "members"):
             if getattr(self, name) < 1:
@@ -269,7 +269,7 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
             raise InputError(f"{path}: a recipe is a mapping of names to values")
     data |= {k: v for k, v in (overrides or {}).items() if v is not None}
     if unknown := data.keys() - {f.name for f in fields(Recipe)}:
-        raise InputError(f"recipe: unknown {', '.join(sorted(map(str, unknown)))}")
+        raise InputError(f"recipe: unknown {', '.join(sorted(map(str, unknown))):.500}")
     sources = data.get("data") or ()
     try:
         data["data"] = tuple(s if isinstance(s, DataSource) else _source(s) for s in sources)
@@ -281,7 +281,7 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
     except CheckpointError as error:
         raise InputError(f"recipe: {error}") from None
     except (TypeError, AttributeError) as error:
-        raise InputError(f"recipe: a value has the wrong type: {error}") from None
+        raise InputError(f"recipe: a value has the wrong type: {error!s:.500}") from None
     return recipe
 
 

@@ -136,6 +136,11 @@ class _Trainer:
             file = folder / COORDINATES
             if self.main and not (folder / STATE).exists():
                 file.unlink(missing_ok=True)  # of a run that never came to its first state
+            if (folder / STATE).exists() and not file.exists():  # found again, directions may be other ones
+                raise InputError(
+                    f"{file} is gone, and the weights of this run mean nothing without it; put it back, or remove "
+                    f"{STATE} in this folder and start again without --resume"
+                )
             model, self.feed = feed.begin(self.network, self.train_rows, recipe, file), feed
         self.averaged = copy.deepcopy(self.network) if recipe.ema else self.network
         if self.accelerator.num_processes > 1:
