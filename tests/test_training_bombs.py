@@ -168,7 +168,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     "text",
     [
         LAUGHS,
-        LAUGHS.replace("a11:", "dimensions:"),
+        "dimensions:\n" + "".join("- " + line.partition(": ")[2] + "\n" for line in LAUGHS.splitlines()),
         "dimensions: &a [*a]\n",
         "data: &a {path: *a}\n",
         "epochs: " + "9" * 5000,
@@ -249,7 +249,7 @@ def used(file):
     said = []
     for use in (
         lambda: convert(file, "out"),
-        lambda: initial_network(MetricConfig("x", "none", "resnet18"), str(file)),
+        lambda: initial_network(MetricConfig("x", "none", "test_resnet"), str(file)),
     ):
         try:
             use()

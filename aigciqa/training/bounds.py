@@ -10,6 +10,7 @@ from ..errors import InputError
 
 CELL = 64  # bytes that a cell takes beside its text, at least
 COLUMNS = 4096
+ROWS = 1 << 20  # of a sheet; spreadsheet programs have no more
 BLOCK = 1 << 20
 XLSX_TEXT, XLSX_TAGS = (
     128 * limits.MIB,
@@ -97,8 +98,10 @@ def _check_cells(path: Path) -> None:
         width = 1
         for count, row in enumerate(sheet.iter_rows(values_only=True), 1):
             width = max(width, len(row))
-            if count * width * CELL > limits.TABLE:
-                raise InputError(f"{path}: has more than {limits.TABLE // CELL:,} cells; {REMEDY}")
+            if count > ROWS or count * width * CELL > limits.TABLE:
+                raise InputError(
+                    f"{path}: has more than {ROWS:,} rows or {limits.TABLE // CELL:,} cells; {REMEDY}"
+                )
         _check_columns(path, width)
     finally:
         book.close()
