@@ -39,7 +39,7 @@ def part(picture: Tensor, top: int, left: int, height: int, width: int) -> Tenso
 
 def _mirrored(start: int, count: int, length: int) -> Tensor:
     """Positions that run to and fro within `length`."""
-    where = torch.arange(start, start + count) % (2 * length)
+    where = torch.arange(start, start + count, device="cpu") % (2 * length)
     return torch.minimum(where, 2 * length - 1 - where)
 
 
@@ -147,8 +147,9 @@ def window_textures(
     """
     skip = kept(network.backbone)
     found = torch.empty(
-        *(-(-n // (side // 2)) + 1 for n in picture.shape[-2:]), sum(network.backbone.parts[1:])
-    )
+        *(-(-n // (side // 2)) + 1 for n in picture.shape[-2:]), sum(network.backbone.parts[1:]),
+        dtype=torch.float32, device="cpu",
+    )  # fmt: skip
     for row, column, block in window_features(network, picture, whole, side, transform, 1):
         found[row : row + block.shape[0], column : column + block.shape[1]] = block[..., skip:].float().cpu()
     return found
@@ -240,10 +241,10 @@ def _filled(image: Tensor, top: int, left: int, side: int) -> Tensor:
         borders.append((image[..., top:bottom, right : right + 1], along.flip(1)))
     filled = image.clone()
     if borders:
-        total, weight = torch.zeros(()).to(image.device), torch.zeros(()).to(image.device)
+        total = weight = torch.zeros((), dtype=torch.float32, device=image.device)
         for line, distance in borders:
             total = total + line.float() / distance
-            weight = weight + 1 / distance
+            weight = weight + 1 / distance.float()
         filled[..., top:bottom, left:right] = (total / weight).round().to(torch.uint8)
     return filled
 

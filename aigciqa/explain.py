@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import attribution, image
+from .ambient import neutral
 from .errors import InputError
 from .image import Array
 from .transform import in_bytes, preprocess, resize
@@ -196,6 +197,12 @@ def explain(
         raise InputError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
     column = _column(metric, dimension)
     _check_reference(metric, reference)
+    # gradients are needed in somebody's inference mode, too
+    with torch.inference_mode(False), neutral(metric.device):
+        return _explained(metric, picture, reference, method, column)
+
+
+def _explained(metric: "Metric", picture: Any, reference: Any, method: str, column: int) -> QualityMap:
     seen = _read(picture, "picture")
     beside = None if reference is None else _read(reference, "reference")
     made = _by_windows if method == "windows" else partial(_by_attribution, method=method)
@@ -284,7 +291,8 @@ def _by_windows(
         for one, whole in zip(enlarged, seen, strict=False)
     ]
     beside = None if reference is None else attribution.whole_features(network, seen[1])
-    scores = torch.empty([-(-n // (side // 2)) + 1 for n in enlarged[0].shape[-2:]])
+    shape = [-(-n // (side // 2)) + 1 for n in enlarged[0].shape[-2:]]
+    scores = torch.empty(shape, dtype=torch.float32, device="cpu")
     best = torch.empty_like(scores)  # what the reference would have in the same place
     for block in zip(*blocks, strict=True):
         (row, left, found), there = block[0], block[-1][2].flatten(0, 1) if aligned else beside

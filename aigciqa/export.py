@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import __version__
+from .ambient import building
 from .config import MetricConfig, Transform
 from .errors import CheckpointError, InputError
 from .graph import first_line, installed
@@ -76,6 +77,12 @@ def export_metric(
             f"{config.name} cannot be exported: whether there is a reference is decided picture by picture, "
             "and a graph always takes the same inputs; export a no-reference or a full-reference metric"
         )
+    with building():  # torch's exporters look at the default dtype, too
+        return _export(metric, path, kind, opset)
+
+
+def _export(metric: Metric, path: Path, kind: Literal["onnx", "torch"], opset: int | None) -> Path:
+    config = metric.config
     # from the file, so that the checksum in the metadata is that of what was exported
     network = open_network(config, metric._source)
     graph = _Graph(network, config.transform).eval()
@@ -145,7 +152,8 @@ def _beside(path: Path) -> "tempfile.TemporaryDirectory[str]":
 def _program(graph: _Graph, config: MetricConfig) -> torch.export.ExportedProgram:
     """The graph traced for any number of pictures."""
     examples = tuple(  # not one tensor twice, which would be traced as one input
-        torch.zeros(2, *view_shape(config.transform), dtype=torch.uint8) for _ in _inputs(config)
+        torch.zeros(2, *view_shape(config.transform), dtype=torch.uint8, device="cpu")
+        for _ in _inputs(config)
     )
     shapes = ({0: torch.export.Dim("N", min=1)},) * len(examples)
     try:
@@ -234,17 +242,18 @@ def _check(graph: _Graph, path: Path, kind: Literal["onnx", "torch"], config: Me
 
 def _probes(transform: Transform) -> Tensor:
     """Views of four pictures: white noise, two with structure at every scale as in nature, and black."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator("cpu").manual_seed(0)
     size = transform.crop
 
     def noise(pictures: int, side: int) -> Tensor:
-        return torch.rand(pictures * transform.views, 3, side, side, generator=draw)
+        shape = (pictures * transform.views, 3, side, side)
+        return torch.rand(shape, generator=draw, dtype=torch.float32, device="cpu")
 
     layers = [
         F.interpolate(noise(2, side), (size, size), mode="bilinear") / side**0.5
         for side in (2, 4, 8, 16, 32, 64, 128)
     ]
     natural = torch.stack(layers).sum(0)
-    black = torch.zeros(transform.views, 3, size, size)
+    black = torch.zeros(transform.views, 3, size, size, dtype=torch.float32, device="cpu")
     pictures = torch.cat([noise(1, size), natural / natural.max(), black])
     return (pictures * 255).to(torch.uint8).view(4, *view_shape(transform))

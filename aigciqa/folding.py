@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .lite import Activated, Convolution
+from .layers import Convolution, Norm
 
 CLOSE = 1e-5  # of the largest feature: how much folding may change any
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the size of a float
@@ -27,11 +27,11 @@ BY_ONEDNN: dict[type, tuple[str, list[float]]] = {  # what it computes as it wri
 def _kinds() -> tuple[tuple[type, ...], tuple[type, ...]]:
     """Convolutions and batch normalisations that are what they seem."""
     if "timm" not in sys.modules:  # then no network has its kinds
-        return (nn.Conv2d, Convolution), (nn.BatchNorm2d, Activated)
+        return (nn.Conv2d, Convolution), (nn.BatchNorm2d, Norm)
     from timm.layers.conv2d_same import Conv2dSame
     from timm.layers.norm_act import BatchNormAct2d
 
-    return (nn.Conv2d, Convolution, Conv2dSame), (nn.BatchNorm2d, Activated, BatchNormAct2d)
+    return (nn.Conv2d, Convolution, Conv2dSame), (nn.BatchNorm2d, Norm, BatchNormAct2d)
 
 
 @torch.no_grad()
@@ -107,12 +107,14 @@ def _hooked(module: Any) -> bool:
 
 def _rest(convolution: Any, norm: Any, images: Tensor) -> nn.Module:
     """What is left of a norm that was folded: its activation, where it has one that the convolution cannot do."""
-    if not hasattr(norm, "act"):
+    rest = [x for x in (getattr(norm, "drop", None), getattr(norm, "act", None)) if x is not None]
+    rest = [x for x in rest if type(x) is not nn.Identity]
+    if not rest:
         _by_onednn(convolution, nn.Identity(), images)
         return nn.Identity()
-    if type(norm.drop) is nn.Identity and _by_onednn(convolution, norm.act, images):
+    if len(rest) == 1 and rest[0] is norm.act and _by_onednn(convolution, norm.act, images):
         return nn.Identity()
-    return nn.Sequential(norm.drop, norm.act)
+    return nn.Sequential(*rest)
 
 
 def _by_onednn(convolution: Any, activation: Any, images: Tensor) -> bool:
@@ -172,7 +174,7 @@ def _pairs(network: Any, images: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]]
     for module in network.modules():
         if type(module) in convolutions:
             hooks.append(module.register_forward_hook(convolved))
-        elif type(module) in norms:
+        elif type(module) in norms and module.running_mean is not None:
             hooks.append(module.register_forward_pre_hook(norming))
     try:
         features = network.features(images)

@@ -3,13 +3,12 @@
 timm takes as long to import as torch does, most of it for torchvision's operators, which bring torch's compiler.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .layers import Convolution, Norm
 
 NAME = "tf_efficientnet_lite0"  # as timm calls it
 STEM, HEAD = 32, 1280  # channels
@@ -48,7 +47,7 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_stem = Convolution(3, STEM, 3, stride=2)
-        self.bn1 = Activated(STEM)
+        self.bn1 = _activated(STEM)
         stages, channels = [], STEM
         for count, kernel, stride, expansion, out in STAGES:
             blocks = []
@@ -58,7 +57,7 @@ class EfficientNetLite0(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
         self.conv_head: nn.Module = Convolution(channels, HEAD, 1)
-        self.bn2: nn.Module = Activated(HEAD)
+        self.bn2: nn.Module = _activated(HEAD)
 
     def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
         """Leave out what is behind the last of these stages."""
@@ -106,16 +105,16 @@ class Block(nn.Module):
         self.widens, self.adds = expansion > 1, stride == 1 and channels == out
         if self.widens:
             self.conv_pw = Convolution(channels, wide, 1)
-            self.bn1 = Activated(wide)
+            self.bn1 = _activated(wide)
             self.conv_dw = Convolution(wide, wide, kernel, stride, groups=wide)
-            self.bn2: nn.Module = Activated(wide)
+            self.bn2: nn.Module = _activated(wide)
             self.conv_pwl = Convolution(wide, out, 1)
-            self.bn3 = nn.BatchNorm2d(out, EPSILON)
+            self.bn3 = Norm(out, EPSILON)
         else:  # the names count what there is
             self.conv_dw = Convolution(wide, wide, kernel, stride, groups=wide)
-            self.bn1 = Activated(wide)
+            self.bn1 = _activated(wide)
             self.conv_pw = Convolution(wide, out, 1)
-            self.bn2 = nn.BatchNorm2d(out, EPSILON)
+            self.bn2 = Norm(out, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.widens:
@@ -128,39 +127,5 @@ class Block(nn.Module):
         return made + x if self.adds else made
 
 
-class Convolution(nn.Conv2d):
-    """Padded as TensorFlow's ``SAME``: with a stride of 2, more at the right and at the bottom where a side is even."""
-
-    by_onednn = False  # as `aigciqa.folding` lets it be computed, with an activation
-
-    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-
-    def reset_parameters(self) -> None:
-        """As TensorFlow's: normal, of a deviation by how many outputs an input goes to."""
-        count = self.kernel_size[0] ** 2 * self.out_channels // self.groups
-        if not self.weight.is_meta:  # for which torch would bring its compiler
-            nn.init.normal_(self.weight, 0, math.sqrt(2 / count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] == 1:
-            return super().forward(x)
-        even = [1 - size % 2 for size in (x.shape[-1], x.shape[-2])]
-        if torch.compiler.is_compiling() and not self.by_onednn:
-            # the picture is padded, since ONNX's exporter loses kernels that are
-            side = self.kernel_size[0] // 2
-            x = F.pad(x, (side - even[0], side, side - even[1], side))
-            return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-        # the same padding on all sides, and a kernel of which the first row or column is 0: no map has to be copied
-        return self._conv_forward(x, F.pad(self.weight, (even[0], 0, even[1], 0)), self.bias)
-
-
-class Activated(nn.BatchNorm2d):
-    """Batch normalisation and what follows it, by the names that timm gives them in its ``BatchNormAct2d``."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, EPSILON)
-        self.drop, self.act = nn.Identity(), nn.ReLU6(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.act(super().forward(x)))
+def _activated(channels: int) -> Norm:
+    return Norm(channels, EPSILON, nn.ReLU6(inplace=True))

@@ -4,12 +4,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from . import image, limits
+from . import ambient, image, limits
 from .config import PRECISIONS, MetricConfig
 from .errors import InputError
 from .image import Pictures
@@ -249,15 +249,24 @@ class Metric(nn.Module):
                 f"{self.metric_name} compares with a reference: metric(generated, reference); "
                 "use nr-aigciqa where there is none"
             )
-        with torch.set_grad_enabled(self.as_loss and torch.is_grad_enabled()):
-            generated = self._features(images)
-            reference = None
+        network = self.network
+        with (
+            torch.set_grad_enabled(self.as_loss and torch.is_grad_enabled()),
+            ambient.neutral(self.device) as unusual,
+        ):
+            call = _called
+            if torch.is_grad_enabled():
+                self._let_gradients_through()
+                call = ambient.apart if unusual else _called
+            generated = self._features(images, call)
+            seen = [generated]
             if references is not None:
-                reference = self._reference_features(references, generated)
-            return self.network.regress(generated, reference).float()
+                seen.append(self._reference_features(references, generated, call))
+            return call(network.regress, network, *seen).float()
 
-    def _features(self, pictures: Pictures) -> Tensor:
-        return torch.cat([self.network.features(batch) for batch in self._batches(pictures)])
+    def _features(self, pictures: Pictures, call: "_Call") -> Tensor:
+        network = self.network
+        return torch.cat([call(network.features, network, batch) for batch in self._batches(pictures)])
 
     def _batches(self, pictures: Pictures) -> Iterator[Tensor]:
         """Preprocessed pictures, `batch_size` at a time, so that memory does not grow with their number."""
@@ -281,13 +290,13 @@ class Metric(nn.Module):
         if waiting:
             yield torch.cat(waiting)
 
-    def _reference_features(self, references: Any, generated: Tensor) -> Tensor:
+    def _reference_features(self, references: Any, generated: Tensor, call: "_Call") -> Tensor:
         """(N, D), a row for each generated picture; where partial reference has none, that picture's own."""
         count = len(generated)
         if not image.is_many(references):
-            return self._features(references).expand(count, -1)
+            return self._features(references, call).expand(count, -1)
         if isinstance(references, Tensor):
-            features = self._features(references)
+            features = self._features(references, call)
             if len(features) != count:
                 raise _miscounted(count, len(features))
             return features
@@ -301,9 +310,22 @@ class Metric(nn.Module):
             )
         if not there:
             return generated
-        return generated.index_copy(
-            0, torch.tensor(there, device=generated.device), self._features([references[i] for i in there])
-        )
+        found = self._features([references[i] for i in there], call)
+        return generated.index_copy(0, torch.tensor(there, dtype=torch.long, device=generated.device), found)
+
+    def _let_gradients_through(self) -> None:
+        """A copy that was made or unpickled in inference mode has tensors of which autograd wants nothing to know."""
+        if any(t.is_inference() for t in (*self.network.parameters(), *self.network.buffers())):
+            with ambient.building():
+                for module in self.network.modules():
+                    stored: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+                    for tensors in stored:
+                        for name, tensor in tensors.items():
+                            if tensor is not None and tensor.is_inference():
+                                made = tensor.clone()
+                                if isinstance(tensor, nn.Parameter):
+                                    made = nn.Parameter(made, tensor.requires_grad)
+                                tensors[name] = made
 
     # -- lazy loading: everything that looks at the parameters opens the checkpoint first
 
@@ -327,7 +349,7 @@ class Metric(nn.Module):
         if threading.get_ident() in _FORKED:
             _FORKED.clear()  # it would wait for ever for threads that were not forked with it
             torch.set_num_threads(1)
-        with _LOADING:  # several threads may use a metric for the first time at once
+        with _LOADING, ambient.building():  # several threads may use a metric for the first time at once
             if not self.loaded:
                 _ = self.dimension  # a wrong one is refused before anything large is read
                 self.network = open_network(self.config, self._source).to(self._device)
@@ -354,10 +376,19 @@ class Metric(nn.Module):
         return nn.Module.load_state_dict(self.load(), *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Metric":
-        return nn.Module._apply(self.load(), fn, recurse)
+        with ambient.building():  # moved in inference mode, tensors could have no gradients later
+            return nn.Module._apply(self.load(), fn, recurse)
 
     def extra_repr(self) -> str:
         return f"{self._source.name!r}, device={str(self.device)!r}, loaded={self.loaded}"
+
+
+_Call: TypeAlias = Callable[..., Tensor]
+
+
+def _called(compute: Callable[..., Tensor], module: nn.Module, *tensors: Tensor) -> Tensor:
+    """As `ambient.apart`, where nothing surrounds the metric."""
+    return compute(*tensors)
 
 
 def _checked_device(device: str | torch.device | None) -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .config import MetricConfig
 from .errors import CheckpointError
+from .layers import Linear, without_torchs_norms
 from .lite import NAME, EfficientNetLite0
 from .memory import working_memory
 from .stages import MapHead, Stages
@@ -85,8 +86,8 @@ class Head(nn.Module):
     def __init__(self, width: int, hidden: int, outputs: int, bounds: tuple[float, float] | None = None):
         super().__init__()
         self.bounds = bounds
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, outputs)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.scores(self.fc2(self.fc1(features).relu()))
@@ -126,6 +127,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) to (N, D)."""
         x = self.net.forward_features(images.contiguous(memory_format=torch.channels_last))
+        x = x.to(images.dtype)  # a mean has more digits than autocast's maps
         if self.feature == "token":
             return x[:, 0]
         if x.ndim == 3:  # tokens
@@ -262,6 +264,7 @@ def _filled(network: Network, config: MetricConfig, state: Mapping[str, Tensor])
         network = Network(config)  # it has computed buffers, which are in no file
         network.load_state_dict(state)
         network.image_bytes = image_bytes
+    without_torchs_norms(network)
     return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .ambient import building, neutral
 from .config import PRECISIONS, MetricConfig
 from .decode import open_file
 from .errors import InputError, TransientError
@@ -125,8 +126,12 @@ class Runner:
         self.threads = threads
         self.compute: Any = torch.compile(network.features) if compiled else network.features
 
-    @torch.inference_mode()
     def run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
+        # for one batch, so that nothing of the process's is changed for longer
+        with torch.inference_mode(), neutral(self.device or torch.device("cpu")):
+            return self._run(new, rows)
+
+    def _run(self, new: Sequence[Distinct], rows: Sequence["Opened | Row"]) -> list[Row]:
         try:
             features = self._features([d.views for d in new if d.views is not None])
         except BaseException as error:
@@ -236,7 +241,8 @@ def score_items(
         raise InputError(f"on_error must be row or stop, not {on_error!r}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
-    runners = Runners(_runners(metric, devices, compiled, keep))
+    with building():
+        runners = Runners(_runners(metric, devices, compiled, keep))
     with runners.pool:
         for rows in _pipeline(metric, items, runners, workers or min(THREADS, _cores())):
             for row in rows:
@@ -470,7 +476,7 @@ def ready(network: Any, config: MetricConfig, threads: int) -> Any:
         config: its config.
         threads: of torch, for trying it.
     """
-    with ThreadPoolExecutor(1, initializer=lambda: limit_threads(threads)) as alone:
+    with building(), ThreadPoolExecutor(1, initializer=lambda: limit_threads(threads)) as alone:
         example = _example(config).to(next(network.parameters()))
         return alone.submit(folded, network, example).result()
 
@@ -480,7 +486,8 @@ def _example(config: MetricConfig) -> Tensor:
     transform = config.transform
     side = min(SMALL, transform.crop)
     shape = (transform.views,) * (transform.views > 1) + (3, side, side)
-    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(1, *shape, generator=draw, dtype=torch.float32, device="cpu")
 
 
 def in_precision(metric: Any, precision: str) -> None:

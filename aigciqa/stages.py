@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .ambient import without_autocast
 from .config import MetricConfig
 from .errors import CheckpointError
+from .layers import EdgeConvolution, Linear
 
 Pool: TypeAlias = Callable[[Tensor], Tensor]  # (N, C, H, W) to means of places
 
@@ -62,12 +64,12 @@ class Stages(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, crop, crop), or with tiles (N, views, 3, crop, crop), to (N, D)."""
         if not self.transform.tiles:
-            return self._pooled(self._maps(_channels_last(images))).flatten(1)
+            return self._pooled(self._maps(_channels_last(images)), images).flatten(1)
         whole = self.of_whole(images[:, 0])
         tiles = _channels_last(images[:, 1:].flatten(0, 1))
         maps = self.of_tiles(tiles)
         std, mean = (
-            torch.tensor(v, device=tiles.device).view(3, 1, 1)
+            torch.tensor(v, dtype=torch.float32, device=tiles.device).view(3, 1, 1)
             for v in (self.transform.std, self.transform.mean)
         )
         # on a CPU one after another, whose maps stay in a core's cache; a graph for export is smaller in one
@@ -81,11 +83,11 @@ class Stages(nn.Module):
 
     def of_whole(self, images: Tensor) -> Tensor:
         """(N, 3, crop, crop) whole pictures to (N, D), what `forward` with tiles begins with."""
-        return self._pooled(self._maps(_channels_last(images))[len(self.early) :]).flatten(1)
+        return self._pooled(self._maps(_channels_last(images))[len(self.early) :], images).flatten(1)
 
     def of_tiles(self, tiles: Tensor) -> Tensor:
         """(N, 3, H, W) tiles to (N, cells * cells, D) of their stages, without scene statistics."""
-        return self._pooled(self.maps_of_tiles(tiles))
+        return self._pooled(self.maps_of_tiles(tiles), tiles)
 
     def maps_of_tiles(self, tiles: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to a map of each stage before the last."""
@@ -99,11 +101,11 @@ class Stages(nn.Module):
         last, maps = self.net.forward_intermediates(images)
         return [*maps, last] if self.has_more else maps
 
-    def _pooled(self, maps: list[Tensor]) -> Tensor:
-        """(N, cells * cells, width)."""
+    def _pooled(self, maps: list[Tensor], images: Tensor) -> Tensor:
+        """(N, cells * cells, width), of the type of the images: autocast's maps have less digits."""
         pairs = [_moments(x, partial(F.adaptive_avg_pool2d, output_size=self.cells)) for x in maps]
         means, deviations = zip(*pairs, strict=True)
-        return torch.cat([*means, *deviations], 1).flatten(2).transpose(1, 2)
+        return torch.cat([*means, *deviations], 1).to(images.dtype).flatten(2).transpose(1, 2)
 
     def summary(self, features: Tensor) -> Tensor:
         """(N, D) features to (N, sum(parts)): the mean over cells and tiles."""
@@ -125,11 +127,11 @@ class MapHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, outputs: int):
         super().__init__()
-        self.fc = nn.Linear(width, hidden)
-        self.context = nn.Linear(2 * hidden, hidden)
-        self.conv1 = nn.Conv2d(hidden, hidden, 3, padding=1, padding_mode="replicate")
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, padding_mode="replicate")
-        self.out = nn.Conv2d(hidden, outputs, 1)
+        self.fc = Linear(width, hidden)
+        self.context = Linear(2 * hidden, hidden)
+        self.conv1 = EdgeConvolution(hidden, hidden, 3)
+        self.conv2 = EdgeConvolution(hidden, hidden, 3)
+        self.out = EdgeConvolution(hidden, outputs, 1)
 
     def forward(self, windows: Tensor) -> Tensor:
         """(N, rows, columns, D) to (N, dimensions, rows, columns)."""
@@ -144,11 +146,11 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def _moments(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in each cell."""
+    """Mean and standard deviation in each cell, float32."""
     y = x.float()  # squares overflow half precision
     mean = pool(y)
     deviation = (pool(y.square()) - mean.square()).clamp(min=1e-6).sqrt()
-    return mean.to(x), deviation.to(x)
+    return mean, deviation
 
 
 def scene_statistics(pixels: Tensor, cells: int = 1) -> Tensor:
@@ -196,14 +198,22 @@ def window_statistics(pixels: Tensor, side: int) -> Tensor:
 
 def _described(pixels: Tensor, pool: Callable[..., Tensor]) -> Tensor:
     """(N, 102, ...) of what `pool` makes of maps at either scale."""
-    x = torch.einsum("kc,nchw->nkhw", torch.tensor(LUMA_CHROMA, device=pixels.device), pixels)
+    with without_autocast(
+        pixels.device
+    ):  # in half precision, squares of 255 steps lose all digits, or overflow
+        return torch.cat(_statistics_at_scales(pixels.float(), pool), 1)
+
+
+def _statistics_at_scales(pixels: Tensor, pool: Callable[..., Tensor]) -> list[Tensor]:
+    matrix = torch.tensor(LUMA_CHROMA, dtype=torch.float32, device=pixels.device)
+    x = torch.einsum("kc,nchw->nkhw", matrix, pixels)
     found = []
     for scale in range(2):
         mean = _local_mean(x)
         deviation = (_local_mean(x.square()) - mean.square()).clamp(min=FLAT).sqrt()
         found += _statistics((x - mean) / (deviation + 1), deviation, partial(pool, scale=scale))
         x = F.avg_pool2d(x, 2)
-    return torch.cat(found, 1)
+    return found
 
 
 def _local_mean(x: Tensor) -> Tensor:

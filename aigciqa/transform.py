@@ -146,8 +146,10 @@ def shrink(images: Tensor, short: int) -> Tensor:
 
 def normalise(images: Tensor, transform: Transform) -> Tensor:
     """The last step of `preprocess`: (..., 3, H, W) in 0 to 255 to float32 of the checkpoint's mean and std."""
-    mean = torch.tensor(transform.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(transform.std, device=images.device).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(3, 1, 1)
+        for values in (transform.mean, transform.std)
+    )
     return (images.float() / 255 - mean) / std
 
 
@@ -181,10 +183,10 @@ def _taps(size: int, new: int) -> tuple[Tensor, Tensor, int]:
     """
     scale = size / new
     support = max(scale, 1.0)
-    centre = scale * (torch.arange(new, dtype=torch.float64) + 0.5)
+    centre = scale * (torch.arange(new, dtype=torch.float64, device="cpu") + 0.5)
     first = (centre - support + 0.5).to(torch.int64).clamp(min=0)
     last = (centre + support + 0.5).to(torch.int64).clamp(max=size)
-    where = first + torch.arange(int((last - first).max()))[:, None]
+    where = first + torch.arange(int((last - first).max()), device="cpu")[:, None]
     weights = (1 - ((where - centre + 0.5) / support).abs()).clamp(min=0) * (where < last)
     weights = weights / weights.sum(0)
     bits = 0

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 
 from aigciqa.config import MetricConfig, Transform
+from aigciqa.layers import Norm
 from aigciqa.model import Network
 from aigciqa.weights import save_checkpoint
 
@@ -66,7 +67,7 @@ def make_lively(backbone, head, features, size):
     probes = torch.nn.functional.interpolate(torch.rand(6, 3, 9, 9), (size, size)) * 4 - 2
     with torch.no_grad():
         for module in backbone.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, torch.nn.BatchNorm2d | Norm):
                 module.momentum = 1.0
         backbone.train()
         features(probes)  # sets the batch statistics

@@ -9,7 +9,7 @@ from torch import nn
 import aigciqa
 from aigciqa.config import MetricConfig
 from aigciqa.folding import SHAPES, fingerprint, folded
-from aigciqa.lite import Activated
+from aigciqa.layers import Norm
 from aigciqa.model import Network
 
 
@@ -147,7 +147,7 @@ def test_convolutions_that_onednn_would_compute_otherwise_stay_torchs(changes):
         def __init__(self):
             super().__init__()
             self.convolution = nn.Conv2d(3, 4, 3, **{"padding": 1} | changes)
-            self.norm = Activated(4)
+            self.norm = Norm(4, act=nn.ReLU6())
 
         def features(self, images):
             return self.norm(self.convolution(images)).mean((2, 3))
@@ -166,7 +166,7 @@ def test_what_lies_between_norm_and_activation_stays():
     class Dropping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.convolution, self.norm = nn.Conv2d(3, 4, 3), Activated(4)
+            self.convolution, self.norm = nn.Conv2d(3, 4, 3), Norm(4, act=nn.ReLU6())
             self.norm.drop = nn.Dropout()
 
         def features(self, images):

@@ -84,7 +84,9 @@ class AigciqaScore(Base):
             InputError: as calling a `Metric`, or for references beside a no-reference metric.
         """
         scores = torch.stack(list(self.metric.predict(*self._arguments(output)).values()), 1)
-        self._total += scores.detach().to(self._total).sum(0)
+        self._total = self._total + scores.detach().to(self._total).sum(
+            0
+        )  # inference mode may have been left
         self._count += len(scores)
 
     @sync_all_reduce("_total:SUM", "_count:SUM")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ambient import neutral
 from ..errors import InputError
 from ..image import Pictures
 from ..metric import Metric
@@ -62,7 +63,8 @@ class AigciqaScore(Base):
         reduction: str = "mean",
         **options: Any,
     ):
-        super().__init__(**options)
+        with neutral(torch.device("cpu")):  # torchmetrics takes the default device for its own
+            super().__init__(**options)
         if reduction not in ("mean", "none"):
             raise InputError(f"reduction must be mean or none, not {reduction!r}")
         self.reduction = reduction
@@ -76,8 +78,10 @@ class AigciqaScore(Base):
         if reduction == "none":
             self.add_state("scores", [], dist_reduce_fx="cat")
         else:
-            self.add_state("total", torch.zeros(len(known), dtype=torch.int64), dist_reduce_fx="sum")
-            self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(
+                "total", torch.zeros(len(known), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum"
+            )
+            self.add_state("count", torch.zeros((), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum")
         if self.metric.device != self.device:
             self.to(self.metric.device)
 
@@ -107,15 +111,17 @@ class AigciqaScore(Base):
         if self.reduction == "none":
             self.scores.append(scores.to(self.device))
             return
-        self.total += (scores * STEPS).round().long().sum(0).to(self.device)
-        self.count += len(scores)
+        # not in place: inference mode may have been left meanwhile
+        self.total = self.total + (scores * STEPS).round().long().sum(0).to(self.device)
+        self.count = self.count + len(scores)
 
     def compute(self) -> "Tensor | dict[str, Tensor]":
         """The mean, a scalar, or with ``reduction="none"`` (N,); of ``"all"`` dimensions one for each."""
         if self.reduction == "none":
-            found = dim_zero_cat(self.scores).T if len(self.scores) else torch.zeros(len(self.dimensions), 0)
+            none = torch.zeros(len(self.dimensions), 0, dtype=torch.float32, device=self.device)
+            found = dim_zero_cat(self.scores).T if len(self.scores) else none
         else:
-            found = self.total / STEPS / self.count
+            found = self.total.to(torch.float32) / STEPS / self.count
         by_dimension = dict(zip(self.dimensions, found, strict=True))
         return by_dimension if self.dimension == "all" else by_dimension[self.dimension]
 

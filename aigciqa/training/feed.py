@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..ambient import without_autocast
 from ..config import Transform
 from ..model import Network
 from ..transform import normalise
@@ -28,8 +29,9 @@ class SharedForward(nn.Module):
     def forward(self, images: Tensor, generated: Tensor, reference: Tensor, frozen: bool) -> Tensor:
         with torch.no_grad() if frozen else nullcontext():
             features = self.network.features(normalise(images, self.transform))
-        inputs = paired(self.network, features, generated, reference)
-        return self.network.head(nn.functional.dropout(inputs, self.dropout, self.training))
+        with without_autocast(images.device):  # small, and scores in bfloat16 would be steps of 1/64
+            inputs = paired(self.network, features.float(), generated, reference)
+            return self.network.head(nn.functional.dropout(inputs, self.dropout, self.training))
 
 
 def paired(network: Network, features: Tensor, generated: Tensor, reference: Tensor) -> Tensor:

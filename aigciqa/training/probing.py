@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import image, scoring
+from ..ambient import without_autocast
 from ..config import MetricConfig
 from ..errors import InputError
 from ..model import Head, Network
@@ -73,10 +74,11 @@ class Probe(nn.Module):
 
     def forward(self, coordinates: Tensor, frozen: bool = False) -> Tensor:
         """(N, K) to (N, members, outputs) scores."""
-        seen = nn.functional.dropout(coordinates.float(), self.dropout, self.training)
-        hidden = self.head.fc1(seen).relu().unflatten(1, (self.members, -1))
-        weight = self.head.fc2.weight.unflatten(1, (self.members, -1)) * self.members
-        return self.head.scores(torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias)
+        with without_autocast(coordinates.device):  # as `SharedForward`
+            seen = nn.functional.dropout(coordinates.float(), self.dropout, self.training)
+            hidden = self.head.fc1(seen).relu().unflatten(1, (self.members, -1))
+            weight = self.head.fc2.weight.unflatten(1, (self.members, -1)) * self.members
+            return self.head.scores(torch.einsum("nmh,omh->nmo", hidden, weight) + self.head.fc2.bias)
 
     def coordinates(self, inputs: Tensor) -> Tensor:
         scaled = (inputs.float() - self.mean) * self.scale

@@ -19,6 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..layers import Norm
 from ..stamp import config_digest
 from ..weights import save_checkpoint
 from .correlation import srcc
@@ -222,7 +223,7 @@ class _Trainer:
         frozen = self.epoch < r.freeze
         self.model.train()
         for module in self.network.backbone.modules():
-            if frozen or (r.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            if frozen or (r.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm | Norm)):
                 module.eval()
         progress = Progress(f"epoch {self.epoch + 1}/{r.epochs}", len(made), begun=self.step, shown=self.main)
         # the next batch is put together while this one is learned from
