@@ -78,12 +78,12 @@ def check_work(
 
 
 def window_work(network: Network, transform: Transform, height: int, width: int) -> int:
-    """Pixels that the network sees in `window_features`, those in several blocks as often."""
+    """Pixels that `window_features` takes, those in several blocks as often."""
     side = window_side(network, transform, height, width)
     step = side // 2
     rows, columns = (-(-n // step) + 1 for n in (height, width))
     if not _pools(network):
-        return rows * columns * transform.crop**2
+        return rows * columns * max(transform.crop, side) ** 2  # cut from the image, then resized
     across = _across(step)
     return (rows * step + -(-rows // across) * (step + 2 * MARGIN)) * (
         columns * step + -(-columns // across) * (step + 2 * MARGIN)

@@ -253,7 +253,7 @@ def _reduced(picture: Tensor) -> Tensor:
     if factor >= 1:
         return picture.contiguous()
     height, width = max(1, int(height * factor)), max(1, int(width * factor))
-    return resize(picture, min(height, max(1, REDUCED // width)), min(width, REDUCED // height))
+    return resize(picture, min(height, max(1, REDUCED // width)), min(width, max(1, REDUCED // height)))
 
 
 def _features(metric: "Metric", picture: Tensor) -> Tensor:

@@ -257,7 +257,7 @@ def test_command_writes_a_map_for_each_picture_that_has_scores(tiny, picture, tm
     assert sorted((tmp_path / "maps").iterdir()) == maps
 
 
-THIN = [(50_000, 1), (1, 50_000), (50_000, 60), (3_000_000, 1), (1, 3_000_000), (3_000_000, 8)]
+THIN = [(50_000, 1), (50_000, 60), (3_000_000, 1), (1, 3_000_000)]
 
 
 @pytest.mark.parametrize("method", ["windows", "occlusion", "gradient"])
@@ -317,7 +317,7 @@ def test_the_work_that_is_foreseen_is_done(metric, picture, monkeypatch, one_thr
 def test_command_goes_on_after_an_image_that_has_no_map(tiny, picture, tmp_path, monkeypatch):
     """It has its score, and the next run does not end at it again."""
     monkeypatch.chdir(tmp_path)
-    Image.new("1", (50_000, 1)).save("a-thin.png")
+    Image.new("1", (3_000_000, 1)).save("a-thin.png")
     picture(90, 70).save("b.png")
     common = [
         "a-thin.png",
@@ -334,7 +334,7 @@ def test_command_goes_on_after_an_image_that_has_no_map(tiny, picture, tmp_path,
     for _ in range(2):
         result = CliRunner().invoke(score, common)
         assert result.exit_code == 0, result.output
-        assert "warning: no map of 'a-thin.png': a map of 50000 x 1 pixels" in result.stderr
+        assert "warning: no map of 'a-thin.png': a map of 3000000 x 1 pixels" in result.stderr
         assert [path.name.split("-")[0] for path in (tmp_path / "maps").iterdir()] == ["b"]
         assert (tmp_path / "s.csv").read_text().count("sha256") == 2
 
