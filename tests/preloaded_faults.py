@@ -12,7 +12,7 @@ from conftest import random_network, tiny_config
 from PIL import Image
 
 import aigciqa
-from aigciqa import image, scoring
+from aigciqa import image, opening
 from aigciqa.errors import CheckpointError, InputError, TransientError
 from aigciqa.records import Row
 from aigciqa.results import open_results
@@ -83,7 +83,7 @@ def one(metric, path, **how):
 def route(request, monkeypatch):
     """How a picture is decoded: small files from memory, larger ones from the disk, the largest in parts."""
     if request.param != "in memory":
-        monkeypatch.setattr(scoring, "WHOLE", 100)
+        monkeypatch.setattr(opening, "WHOLE", 100)
     if request.param == "in parts":
         monkeypatch.setattr(image, "LARGE", 100)
 
@@ -160,7 +160,7 @@ def test_files_of_the_same_content_do_not_share_a_failure(workers, route, metric
 
 
 def test_no_failure_is_remembered_for_later_items(metric, files, monkeypatch):
-    monkeypatch.setattr(scoring, "WHOLE", 100)
+    monkeypatch.setattr(opening, "WHOLE", 100)
     right = one(metric, files[0]).scores
     with fault(files[0].name, skip=3, times=2):  # when the first item is decoded, and its second try
         rows = metric.score_files((str(files[0]) for _ in range(200)), workers=1)

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aigciqa import create_metric, scoring
+from aigciqa import create_metric, opening, scoring
 from aigciqa.errors import InputError
-from aigciqa.scoring import Cache, Distinct
+from aigciqa.opening import Cache, Distinct
 from aigciqa.sources import Item
 
 TOLERANCE = 1e-4 * 5  # of the score range
@@ -194,7 +194,7 @@ def test_the_same_content_under_other_names_is_computed_once(tiny, files, tmp_pa
 
 
 def test_files_too_large_to_be_held_are_known_by_their_content_too(tiny, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "WHOLE", 100)
+    monkeypatch.setattr(opening, "WHOLE", 100)
     metric = create_metric(tiny("none"), device="cpu")
     sizes = seen_by(metric)
     pictures = files(2)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aigciqa import containers, image, listing, scoring
+from aigciqa import containers, image, listing, opening
 from aigciqa.errors import InputError
 from aigciqa.limits import LINE, NAME
 from aigciqa.sources import Item, find_items
@@ -248,7 +248,7 @@ def test_endless_pipes_are_read_to_the_limit(monkeypatch, metric, tmp_path):
     os.mkfifo(pipe)
     for module, use in (
         (image, lambda: metric(pipe)),
-        (scoring, lambda: next(iter(metric.score_files([pipe])))),
+        (opening, lambda: next(iter(metric.score_files([pipe])))),
     ):
         monkeypatch.setattr(module, "HELD", 3 << 20)
         monkeypatch.setattr(image, "HELD", 3 << 20)
@@ -306,7 +306,7 @@ def test_a_page_of_a_table_is_checked_before_it_is_unpacked(tmp_path, monkeypatc
 
 def test_what_waits_to_be_decoded_has_a_limit(metric, monkeypatch):
     """However many threads there are: a shard's members are not all taken into memory ahead."""
-    monkeypatch.setattr(scoring, "HELD", 10_000)
+    monkeypatch.setattr(opening, "HELD", 10_000)
     taken = 0
     large = GOOD + bytes(3000 - len(GOOD)) if len(GOOD) < 3000 else GOOD
 
@@ -321,7 +321,7 @@ def test_what_waits_to_be_decoded_has_a_limit(metric, monkeypatch):
         rows.append(row)
         assert len(row.scores) == 2
     assert [row.picture for row in rows] == [f"s.tar/{number}.png" for number in range(200)]
-    waiting = scoring._Remaining(Item("a", data=bytes(3000)) for _ in range(100))
+    waiting = opening.Remaining(Item("a", data=bytes(3000)) for _ in range(100))
     ahead = 0
     while waiting.take(ahead):
         ahead += 1

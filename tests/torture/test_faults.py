@@ -15,7 +15,7 @@ import torch
 from conftest import random_network, tiny_config
 
 import aigciqa
-from aigciqa import image, scoring
+from aigciqa import image, opening
 from aigciqa.errors import InputError
 from aigciqa.records import codec_for
 from aigciqa.results import open_results
@@ -319,14 +319,14 @@ def write(metric, pictures, tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("worker died"), SystemExit(1), KeyboardInterrupt()])
 def test_a_decoding_thread_dies(error, write, monkeypatch, tally):
-    expected, read = write("whole.csv"), scoring.read_views
+    expected, read = write("whole.csv"), opening.read_views
 
     def dies(content, transform, name):
         if "031" in name:
             raise error
         return read(content, transform, name)
 
-    monkeypatch.setattr(scoring, "read_views", dies)
+    monkeypatch.setattr(opening, "read_views", dies)
     with pytest.raises(type(error)):
         write()
     monkeypatch.undo()
