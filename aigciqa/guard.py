@@ -31,7 +31,7 @@ _READ = re.compile(
     rf"|{_API}/(theme\.css|info/?|startup-events|app_id/?|queue/data|queue/status|upload_progress)"
     rf"|{_API}/heartbeat/[^/]+|{_API}/call/[^/]+/[^/]+(/[^/]+)?|{_FILE}.+"
 )
-_WRITE = re.compile(rf"{_API}/(call/(v2/)?[^/]+|queue/join|cancel|reset/?|upload)")
+_WRITE = re.compile(rf"{_API}/(call/(v2/)?[^/]+|run/[^/]+|queue/join|cancel|reset/?|upload)")
 
 
 class Guard:
