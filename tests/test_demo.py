@@ -117,7 +117,9 @@ def demo(checkpoints):
     (checkpoints / "watch" / "sitecustomize.py").write_text(WATCH)
     (checkpoints / "temporary").mkdir()
     environment = os.environ | {
-        "PYTHONPATH": str(checkpoints / "watch"),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(checkpoints / "watch"), os.environ.get("PYTHONPATH")])
+        ),
         "WATCHED": str(checkpoints / "watched"),
         "TMPDIR": str(checkpoints / "temporary"),
         "GRADIO_SHARE": "True",  # which it must not follow
