@@ -77,7 +77,7 @@ class Results:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
                 raise InputError(f"{self.holder} is not a file; write to another name")
-            self._file, self._spare = open_locked(path, shown)
+            self._file, self._spare = open_locked(path, shown, follow=holder is None)
         try:
             self._end = self._resume()
         except BaseException:

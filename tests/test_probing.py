@@ -381,6 +381,18 @@ def test_a_torn_file_is_gone_on_with(stored, tmp_path, tail):
     assert json.loads(file.with_suffix(".json").read_text()) == index
 
 
+def test_a_link_planted_in_the_place_of_the_features_is_not_followed(stored, tmp_path):
+    made, file = stored
+    victim = tmp_path / "victim"
+    file.rename(victim)
+    file.symlink_to(victim)
+    file.with_suffix(".json").write_text("{}")
+    before = victim.read_bytes()
+    with pytest.raises(InputError, match="is a link"):
+        train(made, tmp_path / "again", report=silent)
+    assert victim.read_bytes() == before
+
+
 def test_features_that_are_gone_are_computed_again(stored, tmp_path):
     made, file = stored
     content = file.read_bytes()

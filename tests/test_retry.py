@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import aigciqa
 from aigciqa.cli import score as command
 from aigciqa.errors import InputError
+from aigciqa.locking import unlinked
 from aigciqa.records import Row
 from aigciqa.results import open_results
 from aigciqa.transient import AGAIN
@@ -344,6 +345,17 @@ def test_a_draft_of_a_killed_run_and_a_planted_link_do_no_harm(kind, tmp_path):
             open_results(path, ["quality"], STAMP)
     assert victim.read_text() == "precious"
     assert listed(tmp_path) == [path.name, "victim"]
+
+
+def test_a_link_planted_in_the_place_of_the_journal_is_not_followed(tmp_path):
+    path, victim = tmp_path / "out.parquet", tmp_path / "victim"
+    victim.touch()
+    (tmp_path / "out.parquet.part").symlink_to(victim)
+    with pytest.raises(InputError, match=r"out\.parquet\.part is a link"):
+        open_results(path, ["quality"], STAMP)
+    assert victim.read_bytes() == b"" and not path.exists()
+    with pytest.raises(OSError, match="symbolic links"):  # put there in between
+        open(tmp_path / "out.parquet.part", "ab", opener=unlinked)  # noqa: SIM115
 
 
 REWRITER = """

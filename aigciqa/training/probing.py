@@ -21,6 +21,7 @@ from .. import image, scoring
 from ..ambient import without_autocast
 from ..config import MetricConfig
 from ..errors import InputError
+from ..locking import unlinked
 from ..model import Head, Network
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
@@ -268,6 +269,8 @@ def _store(
     device: torch.device,
 ) -> None:
     """Append the features of new pictures to the file, and them to `known`, which is saved beside it."""
+    if file.is_symlink():
+        raise InputError(f"{file} is a link, which somebody else may have put there; remove it")
     width = network.backbone.width
     network.eval()
     cores = torch.get_num_threads() if device.type == "cpu" else 1  # each with a picture of its own
@@ -282,7 +285,7 @@ def _store(
     remaining = iter(new.items())
     with (
         Progress("features", len(new)) as progress,
-        file.open("ab") as out,
+        open(file, "ab", opener=unlinked) as out,
         ThreadPoolExecutor(cores, initializer=lambda: scoring.limit_threads(1)) as pool,
     ):
         out.truncate(len(known) * width * 2)  # what was written after the index was saved last
