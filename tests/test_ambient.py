@@ -138,7 +138,15 @@ def folders(tmp_path_factory):
 
 METRICS = ["nr-aigciqa", "fr-aigciqa", "pr-aigciqa", "resnet", "vit", "partial", "stages"]
 SLOW = {"fr-aigciqa", "pr-aigciqa"}  # of which each is as the first, with a reference
-EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in METRICS]
+LARGE = {"nr-aigciqa", "levit_128s", "vgg11_bn", "mobilenetv3_small_050"}  # which take seconds for each test
+
+
+def matrix(names, columns, quick):
+    """Every pair of both; of large networks only those with a `quick` column are no slow tests."""
+    for name in names:
+        for column in columns:
+            slow = name in SLOW or (name in LARGE and column not in quick)
+            yield pytest.param(name, column, marks=[pytest.mark.slow] * slow)
 
 
 def source(name, folders):
@@ -202,8 +210,9 @@ def agree(found, wanted, what, within=5e-4):
         assert np.allclose(value, wanted[name], rtol=0, atol=within), (what, name)
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name, state", matrix(METRICS, STATES, {*AUTOCAST, "inference", "dtype-float16", "default-device"})
+)
 def test_scores_are_those_without_it(name, state, folders, images, expected):
     """By every way to a score; a metric that was loaded before, and one that is first used within."""
     loaded = aigciqa.create_metric(source(name, folders), device="cpu").load()
@@ -231,8 +240,7 @@ def maps(folders):
     return found
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("name", ["nr-aigciqa", "stages", "resnet"])
+@pytest.mark.parametrize("name, state", matrix(["nr-aigciqa", "stages", "resnet"], STATES, {"autocast-bf16"}))
 def test_maps_are_those_without_it(name, state, folders, maps):
     metric = aigciqa.create_metric(source(name, folders), device="cpu")
     with STATES[state]():
@@ -254,8 +262,14 @@ def gradient_of(metric, images, around=nullcontext, backward_within=False):
 
 
 @pytest.mark.parametrize("backward_within", [False, True])
-@pytest.mark.parametrize("state", [*AUTOCAST, "dtype-float64", "dtype-float16", "within-device", "medium"])
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name, state",
+    matrix(
+        METRICS,
+        [*AUTOCAST, "dtype-float64", "dtype-float16", "within-device", "medium"],
+        {"autocast-bf16"},
+    ),
+)
 def test_gradients_are_those_without_it(name, state, backward_within, folders, images):
     """Also where `backward` is called within, which by itself would cast the products of the gradients."""
     metric = aigciqa.create_metric(source(name, folders), device="cpu", as_loss=True)
@@ -562,8 +576,12 @@ SURGERY = {
 }
 
 
-@pytest.mark.parametrize("surgery", SURGERY)
-@pytest.mark.parametrize("name", [*EACH, "resnet18", "mobilenetv3_small_050", "vgg11_bn", "levit_128s"])
+@pytest.mark.parametrize(
+    "name, surgery",
+    matrix(
+        [*METRICS, "resnet18", "mobilenetv3_small_050", "vgg11_bn", "levit_128s"], SURGERY, {"sync", "freeze"}
+    ),
+)
 def test_scores_stay_when_others_change_the_modules(name, surgery, folders, images, tmp_path):
     if name not in METRICS:
         size = 224 if name.startswith("levit") else 64
