@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from ..layers import Norm
 from ..stamp import config_digest
 from ..weights import save_checkpoint
 from .correlation import srcc
-from .evaluation import evaluate
 from .feed import Feed, PictureFeed, SharedForward, gathered
 from .files import claimed, save_whole, write_whole
 from .initial import initial_network, is_tag
@@ -34,8 +32,8 @@ from .probing import ProbeFeed
 from .progress import Progress
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
-from .scale import rescaled, scale_facts, scale_said
-from .torchfile import load_tensors
+from .side import evaluate_side, write_predictions
+from .state import collect_state, restore_state
 
 STATE = "state.pt"
 PREDICTIONS = "predictions.csv"
@@ -340,10 +338,12 @@ class _Trainer:
         network.load_state_dict(self.best["network"])
         evaluation: dict[str, dict[str, Any]] = {}
         if len(self.test_rows):
-            scores, labels = self.feed.predict(self.test_rows, network), self.rows.labels[self.test_rows]
+            scores = self.feed.predict(self.test_rows, network)
             if self.main:
-                self._write_predictions(scores)
-                evaluation = self._evaluate(scores, labels)
+                write_predictions(self.folder / PREDICTIONS, self.recipe, self.rows, self.test_rows, scores)
+                evaluation = evaluate_side(
+                    self.recipe, self.rows, self.test_rows, scores, self.bootstrap, self.report
+                )
                 of = {"metric": self.config.name, "sha256": sha256, "config": config_digest(self.config)}
                 written = json.dumps({**of, "figures": evaluation}, indent=2)
                 write_whole(self.folder / "evaluation.json", written)
@@ -352,46 +352,7 @@ class _Trainer:
             self.feed.discard()
         return Run(self.folder, self.history, evaluation)
 
-    def _evaluate(self, scores: Any, labels: Any) -> dict[str, dict[str, Any]]:
-        rows = self.test_rows
-        found: dict[str, dict[str, Any]] = {}
-        generators = np.array(self.rows.generators)[rows]
-        for index, name in enumerate(self.rows.names):
-            for column, dimension in enumerate(self.recipe.dimensions):
-                here = (self.rows.sets[rows] == index) & ~np.isnan(labels[:, column])
-                if not here.any():
-                    continue
-                scale, observed = self.rows.scales[index], self.rows.observed[index]
-                mine, theirs = (
-                    rescaled(values[here, column], self.recipe.score_range, scale)
-                    for values in (scores, labels)
-                )
-                one = evaluate(
-                    mine, theirs,
-                    groups=[str(g) for g in self.rows.groups[rows][here]], generators=list(generators[here]),
-                    bootstrap=self.bootstrap,
-                )  # fmt: skip
-                found.setdefault(name, {})[dimension] = one.to_dict() | scale_facts(scale, observed)
-                self.report(
-                    f"\n{name}, {dimension}, test side (select={self.recipe.select}), on the labels' scale of "
-                    f"{scale_said(scale, observed)}:\n{one.table()}"
-                )
-        return found
-
     # -- files
-
-    def _write_predictions(self, scores: Any) -> None:
-        """``predictions.csv``: of every row of the test side, by number in its data set, score and label.
-
-        Both are on the recipe's scale, which is that of the metric's scores.
-        """
-        rows = self.test_rows
-        starts = np.searchsorted(self.rows.sets, np.arange(len(self.rows.names)))
-        table = pd.DataFrame({"set": self.rows.sets[rows], "row": rows - starts[self.rows.sets[rows]]})
-        for column, dimension in enumerate(self.recipe.dimensions):
-            table[f"{dimension}_score"] = scores[:, column]
-            table[f"{dimension}_label"] = self.rows.labels[rows, column]
-        write_whole(self.folder / PREDICTIONS, table.to_csv(index=False))
 
     def write_checkpoint(self, folder: Path, state: dict[str, Tensor], epoch: int) -> str:
         """Write it, and return its checksum."""
@@ -417,54 +378,12 @@ class _Trainer:
 
     def save_state(self) -> None:
         """All that `load_state` needs, in one file that appears whole or not at all."""
-        scaler = self.accelerator.scaler
-        state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "updates": self.updates,
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict() if self.recipe.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "random": torch.get_rng_state(),
-            "best": self.best,
-            "history": self.history,
-            "losses": self.losses,
-        }
+        state = collect_state(self)
         if self.main:
             save_whole(self.folder / STATE, state)
 
     def load_state(self) -> None:
-        if not (self.folder / STATE).exists():
-            return
-        try:
-            self._take(load_tensors(self.folder / STATE))
-        except Exception as error:  # torch raises many kinds, and a damaged file may have anything in it
-            reason = (str(error).splitlines() or [""])[0]
-            raise InputError(
-                f"{self.folder / STATE} is damaged, or is not of this recipe, so the run cannot go on from it: "
-                f"{type(error).__name__}: {reason}. The checkpoint in {self.folder} is of the best epoch so far: to "
-                "keep it, copy it or begin from it in another folder (--weights RUN --out OTHER). To train anew "
-                f"in this folder, remove {STATE} and start again without --resume"
-            ) from None
-        self.report(f"resuming at epoch {self.epoch + 1}" + (f", batch {self.step + 1}" if self.step else ""))
-
-    def _take(self, state: Any) -> None:
-        """Go on from what `save_state` wrote."""
-        self.epoch, self.step, self.updates = state["epoch"], state["step"], state["updates"]
-        self.best, self.history, self.losses = state["best"], state["history"], state["losses"]
-        kinds: list[tuple[Any, type]] = [
-            (n, int) for n in (self.epoch, self.step, self.updates, self.best["epoch"])
-        ]
-        kinds += [(self.best["score"], float), (self.history, list), (self.losses, list)]
-        if wrong := [value for value, kind in kinds if not isinstance(value, kind)]:
-            raise ValueError(f"{wrong[0]!r:.99} stands where there should be something else")
-        if self.best["network"] is not None:
-            copy.deepcopy(self.averaged).load_state_dict(self.best["network"])  # raises unless it fits
-        self.network.load_state_dict(state["network"])
-        if state["averaged"] is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
+        if (self.folder / STATE).exists():
+            restore_state(self, self.folder / STATE)
+            step = f", batch {self.step + 1}" if self.step else ""
+            self.report(f"resuming at epoch {self.epoch + 1}{step}")

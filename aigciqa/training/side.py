@@ -1,0 +1,68 @@
+"""What a run makes of its test side in the end: figures, and the predictions that they are of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .evaluation import evaluate
+from .feed import Scores
+from .files import write_whole
+from .recipe import Recipe
+from .rows import Ints, Rows
+from .scale import rescaled, scale_facts, scale_said
+
+
+def evaluate_side(
+    recipe: Recipe, rows: Rows, side: Ints, scores: Scores, bootstrap: int, report: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Compare scores with labels, on the scale of each data set's labels.
+
+    Args:
+        recipe: of the run.
+        rows: the table.
+        side: (N,) rows of the test side.
+        scores: (N, D), on the recipe's scale.
+        bootstrap: resamples for the intervals; 0 for none.
+        report: called with each table for the user.
+
+    Returns:
+        By data set and dimension, the figures of ``evaluation.json``.
+    """
+    labels, generators = rows.labels[side], np.array(rows.generators)[side]
+    found: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(rows.names):
+        for column, dimension in enumerate(recipe.dimensions):
+            here = (rows.sets[side] == index) & ~np.isnan(labels[:, column])
+            if not here.any():
+                continue
+            scale, observed = rows.scales[index], rows.observed[index]
+            mine, theirs = (
+                rescaled(values[here, column], recipe.score_range, scale) for values in (scores, labels)
+            )
+            one = evaluate(
+                mine, theirs,
+                groups=[str(g) for g in rows.groups[side][here]], generators=list(generators[here]),
+                bootstrap=bootstrap,
+            )  # fmt: skip
+            found.setdefault(name, {})[dimension] = one.to_dict() | scale_facts(scale, observed)
+            report(
+                f"\n{name}, {dimension}, test side (select={recipe.select}), on the labels' scale of "
+                f"{scale_said(scale, observed)}:\n{one.table()}"
+            )
+    return found
+
+
+def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
+    """Write of every row of the test side, by number in its data set, score and label.
+
+    Both are on the recipe's scale, which is that of the metric's scores.
+    """
+    starts = np.searchsorted(rows.sets, np.arange(len(rows.names)))
+    table = pd.DataFrame({"set": rows.sets[side], "row": side - starts[rows.sets[side]]})
+    for column, dimension in enumerate(recipe.dimensions):
+        table[f"{dimension}_score"] = scores[:, column]
+        table[f"{dimension}_label"] = rows.labels[side, column]
+    write_whole(path, table.to_csv(index=False))
