@@ -120,6 +120,7 @@ def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
     if stat.S_ISREG(mode):
         check_size(status.st_size, IMAGE_FILE, name, "make it smaller")
         if not status.st_size:
+            _probe(path)
             raise InputError(f"{name}: is empty: a file of 0 bytes; write it anew")
     flags = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
     file = WatchedFile(path, lambda name, given: os.open(name, given | flags))
@@ -127,6 +128,16 @@ def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
         select.select([file], [], [], PATIENCE)  # until somebody writes, or has written
         os.set_blocking(file.fileno(), True)  # to wait for what its writers have yet to write
     return file
+
+
+def _probe(path: "str | os.PathLike[str]") -> None:
+    """Raise the OSError of a file without a size that cannot be read; such files of the system may have no end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        with suppress(BlockingIOError):
+            os.read(descriptor, 1)
+    finally:
+        os.close(descriptor)
 
 
 def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:

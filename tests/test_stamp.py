@@ -30,6 +30,7 @@ DECIDES = {
     "reference": "partial", "backbone": "test_resnet", "feature": "token", "cells": 3, "tile_backbone": True,
     "hidden": 7, "map_hidden": 9, "dimensions": ("authenticity", "quality"), "score_range": (0.0, 100.0),
     "bounded": True, "transform": Transform(72, 64, tiles=3), "sha256": "f" * 64, "name": "other", "revision": "v9",
+    "activation": "leaky_relu",
 }  # fmt: skip
 DOES_NOT = {"repo": "org/other", "provenance": {"labels": "others", "license": "MIT"}}
 
@@ -39,6 +40,8 @@ def test_each_field_of_a_config(name):
     changed = {"cells": 1, "map_hidden": None} if name in ("reference", "feature") else {}
     if name == "feature":
         changed["transform"] = Transform(72, 64)
+    if name == "activation":  # which only these networks have
+        changed["backbone"] = "resnet18"
     begun = STAGES.with_(**changed)
     stamp = begun.with_(**{name: (DECIDES | DOES_NOT)[name]}).stamp
     assert (stamp != begun.stamp) == (name in DECIDES)
