@@ -77,12 +77,8 @@ class Run:
                 file.write([row])
         self._sum_up(done, aside=False)
         if kept:
-            what = (
-                "failed once more"
-                if retry_failed
-                else "failed in an earlier run; --retry-failed scores them again"
-            )
-            _echo(f"{kept:,} of the {done:,} rows that {output} had already {what}")
+            when = "again" if retry_failed else "in an earlier run; --retry-failed scores them again"
+            _echo(f"{kept:,} of the {done:,} rows already in {output} failed {when}")
         if passing:
             new = self.summary.count - done
             _echo(f"not readable now: {passing:,} of {new:,} images; put that right and add --retry-failed")

@@ -96,19 +96,21 @@ def test_passing_errors_are_scored_again_in_their_places(kind, folder):
     kept = call(
         *NAMES[:7], *SCORED, "-o", out, code=1
     )  # as ever: nothing is scored, and the code says that rows failed
-    assert "3 of the 7 rows that out." in kept.stdout and "--retry-failed scores them again" in kept.stdout
+    assert (
+        "3 of the 7 rows already in out." in kept.stdout and "--retry-failed scores them again" in kept.stdout
+    )
     assert rows_of(out) == before
 
     again = call(*NAMES, *SCORED, "-o", out, "--retry-failed", code=1)  # and goes on with two more
     assert "9 pictures, 1 failed" in again.stdout
-    assert "1 of the 7 rows that out." in again.stdout and "had already failed once more" in again.stdout
+    assert "1 of the 7 rows already in out." in again.stdout and " failed again" in again.stdout
     call(*NAMES, *SCORED, "-o", f"undisturbed.{kind}", code=1)
     assert out.read_bytes() == Path(f"undisturbed.{kind}").read_bytes()
     assert listed() == [out.name]
 
     shutil.copy("3.png", "2.png")
     done = call(*NAMES, *SCORED, "-o", out, "--retry-failed")
-    assert "9 pictures, 0 failed" in done.stdout and "failed once more" not in done.stdout
+    assert "9 pictures, 0 failed" in done.stdout and "failed again" not in done.stdout
     assert [row.picture for row in rows_of(out)] == NAMES and all(row.scores for row in rows_of(out))
 
 

@@ -129,6 +129,13 @@ def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
     assert figures["rmse"] == pytest.approx(expected, rel=1e-3)
     assert figures["scale_is_observed"] and figures["scale"] == pytest.approx(ends)
     assert "as far as labels were seen; say otherwise with --range LOW HIGH" in shown
+    refused = run(
+        "evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--range", 0, low, "--device", "cpu", code=2
+    )
+    assert (
+        f"quality: 1 label outside 0 to {low:g}, such as {high:g} of" in refused
+        and "--range LOW HIGH" in refused
+    )
 
 
 def test_evaluate_beside_the_paper(pku, tmp_path):

@@ -13,7 +13,7 @@ from ..metric import Metric
 from ..stamp import config_digest
 from .comparison import beside_paper, compare
 from .correlation import Floats
-from .data import RatedSet
+from .data import RatedSet, outside
 from .evaluation import evaluate, jsonable
 from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
@@ -142,11 +142,16 @@ def assess(
         device: for the metric.
 
     Raises:
-        InputError: for missing labels, references or scores.
+        InputError: for missing labels, references or scores, and for labels outside the scale that was given.
     """
     for name in dimensions:
         if name not in rated.labels:
             raise InputError(f"{rated.name} has no labels for {name!r}; it has {', '.join(rated.labels)}")
+    for name in dimensions or rated.labels:
+        if not rated.range_is_observed and (wrong := outside(rated, name)):
+            raise InputError(
+                f"{rated.name}: {wrong}; pass the scale that the labels are on with --range LOW HIGH"
+            )
     config, scores = _scores(metric, rated, device)
     other = _scores(compare_with, rated, device)[1] if compare_with else None
     figures: dict[str, dict[str, Any]] = {}

@@ -256,6 +256,24 @@ class Report:
         return "\n".join([*self.facts, verdict, *(f"- {problem}" for problem in self.problems)])
 
 
+def outside(rated: RatedSet, dimension: str) -> str | None:
+    """Which labels of a dimension lie outside the scale of the data set, as a sentence; None where all lie within.
+
+    Examples:
+        >>> gen, mos = Path("gen.png"), {"quality": np.array([7.0])}
+        >>> outside(RatedSet("one", [gen], [None], mos, ["a"], [""], None, (0, 5), [""]), "quality")
+        'quality: 1 label outside 0 to 5, such as 7 of gen.png'
+    """
+    (low, high), values = rated.score_range, rated.labels[dimension]
+    rows = np.flatnonzero((values < low) | (values > high))
+    if not len(rows):
+        return None
+    return (
+        f"{dimension}: {len(rows)} label{'s' * (len(rows) > 1)} outside {low:g} to {high:g}, "
+        f"such as {values[rows[0]]:g} of {rated.pictures[rows[0]]}"
+    )
+
+
 def check(rated: RatedSet) -> Report:
     """Look at every label and open every picture and reference of a data set.
 
@@ -274,14 +292,7 @@ def check(rated: RatedSet) -> Report:
         1 problem:
         - quality: 1 label outside 0 to 5, such as 7 of ref.png
     """
-    problems = []
-    for name, values in rated.labels.items():
-        low, high = rated.score_range
-        if outside := [i for i, value in enumerate(values) if value < low or value > high]:
-            problems.append(
-                f"{name}: {len(outside)} label{'s' * (len(outside) > 1)} outside {low:g} to {high:g}, "
-                f"such as {values[outside[0]]:g} of {rated.pictures[outside[0]]}"
-            )
+    problems = [found for name in rated.labels if (found := outside(rated, name))]
     paths = list(dict.fromkeys([*rated.pictures, *(path for path in rated.references if path)]))
     if missing := [path for path in paths if not path.is_file()]:
         problems.append(f"{len(missing)} files are missing: {some(missing)}")
