@@ -339,6 +339,9 @@ def test_too_much_is_refused_before_it_is_stored(address, own, monkeypatch):
     assert guard.stored(own.parents[1]) == before + 1000
     data = iter([b"{}"])  # in chunks, without a length
     assert ask(address, "POST", f"{API}/call/score", data)[0] == 411
+    data = iter([b"{}"])  # in chunks, beside a length that the server does not heed
+    chunked = {"Content_Length": "2", "Transfer_Encoding": "chunked"}
+    assert ask(address, "POST", f"{API}/call/score", data, **chunked)[0] == 411
     assert ask(address, "POST", f"{API}/call/score", b"x" * (guard.MAX_MESSAGE + 1))[0] == 413
 
 
