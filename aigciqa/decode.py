@@ -181,6 +181,22 @@ def identify(file: IO[bytes], what: str, limit: int | None) -> Image.Image:
     return image
 
 
+def load(image: Image.Image, limit: int | None) -> None:
+    """Decode a picture that `identify` gave, whatever limit Pillow has.
+
+    Args:
+        image: opened.
+        limit: most pixels that one of its parts may have, as for `identify`.
+    """
+    largest = Image.MAX_IMAGE_PIXELS
+    asks = image.format in ("TIFF", "BLP")  # whose plugins compare with Pillow's limit once more
+    if asks and largest is not None and image.width * image.height > largest:
+        with _pillow_limit(limit):
+            image.load()
+    else:
+        image.load()
+
+
 def _check_chunks(file: IO[bytes], what: str) -> None:
     """Refuse a PNG that has a giant beside its pixels; Pillow would read it whole, and more than once."""
     file.seek(8)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from .decode import Large, decode_jpeg, identify, open_file, orientation, upright
+from .decode import Large, decode_jpeg, identify, load, open_file, orientation, upright
 from .errors import InputError
 from .formats import advice
 from .limits import HELD, read_within
@@ -223,7 +223,7 @@ def _from_pil(
         if image.width * image.height > LARGE:
             held.enter_context(_ONE_LARGE)
             return _large(image, what, file)
-        image.load()
+        load(image, MAX_PIXELS)
         pixels = _from_pixels(image, what)
         return upright(pixels, orientation(image))
     except InputError:
@@ -235,7 +235,7 @@ def _from_pil(
 def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:
     pixels = decode_jpeg(image, file) if file is not None else None
     if pixels is None:
-        image.load()
+        load(image, MAX_PIXELS)
 
     def take(top: int, left: int, height: int, width: int) -> Tensor:
         if pixels is not None:

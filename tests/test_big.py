@@ -267,6 +267,21 @@ def test_pillows_own_limit_neither_warns_nor_counts(tmp_path):
             assert read_views(path, TILED).max() == 0
 
 
+@pytest.mark.parametrize("how", [{}, {"compression": "tiff_lzw"}, {"tiffinfo": {322: 64, 323: 64}}])
+def test_pillows_own_limit_does_not_count_where_a_plugin_asks_for_it_again(how, picture, monkeypatch):
+    """Pillow's plugin for TIFF does, as it decodes."""
+    data = encoded(picture(256, 256), "TIFF", **how)
+    for pillow in (30_000, 40_000):  # it refuses, and it warns
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillow)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for large in (image.LARGE, 1):
+                monkeypatch.setattr(image, "LARGE", large)
+                with image.opened(data) as found:
+                    assert tuple(found.shape[-2:]) == (256, 256)
+        assert pillow == Image.MAX_IMAGE_PIXELS
+
+
 def test_a_fifo_can_be_read(picture, tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
