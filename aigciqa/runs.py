@@ -3,21 +3,24 @@
 import csv
 import difflib
 import glob
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .config import MetricConfig
 from .containers import MANIFESTS
 from .errors import CheckpointError, InputError
+from .limits import LINE, TABLE, check_size
 from .records import Row
 from .registry import metric_info
 from .stamp import stamp_fits, stamp_of
-from .walking import reading, shown
+from .walking import open_again, reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
+_SPLIT = "split it into several files"
 
 
 @dataclass(frozen=True)
@@ -156,14 +159,23 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _parquet(path, wanted)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    check_size(path.stat().st_size, TABLE, shown(str(path)), _SPLIT)
+    with open_again(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         if kind == ".jsonl":
-            records = [json.loads(line) for line in file]
+            records = [json.loads(line) for line in _lines(file, path)]
             return list(records[0]) if records else [], iter(records)
-        table = csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ",", strict=True)
+        delimiter = "\t" if kind == ".tsv" else ","
+        table = csv.DictReader(_lines(file, path), delimiter=delimiter, strict=True)
         names = list(table.fieldnames or [])
         _check(path, names, wanted)
         return names, iter(list(table))
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    while line := file.readline(LINE + 1):
+        check_size(len(line), LINE, f"{shown(str(path))}: a row of the table", "write it anew")
+        yield line
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
@@ -172,6 +184,8 @@ def _parquet(path: Path, wanted: Sequence[str]) -> tuple[list[str], Iterator[dic
     with _pyarrow()[1].ParquetFile(path) as file:
         names = list(file.schema_arrow.names)
         _check(path, names, wanted)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        check_size(sum(group.total_byte_size for group in groups), TABLE, shown(str(path)), _SPLIT)
         records = file.read(list(wanted) or None).to_pylist()
     if not wanted:  # results, whose texts are escaped
         records = [{k: _unescaped(v) if isinstance(v, str) else v for k, v in r.items()} for r in records]

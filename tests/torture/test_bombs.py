@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aigciqa import containers, image, listing, opening
+from aigciqa import containers, image, listing, opening, runs
 from aigciqa.errors import InputError
 from aigciqa.limits import LINE, NAME
 from aigciqa.sources import Item, find_items
@@ -220,6 +220,29 @@ def test_bombs_are_refused_with_little_memory(opened, tally):
         if name in SHARDS:
             assert found["failed"] == 1, (name, found)  # and the others are read
     tally("sources: bombs", inputs=len(opened))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_results_that_are_read_again_have_a_limit(ending, tmp_path, monkeypatch):
+    path = tmp_path / f"results.{ending}"
+    with path.open("wb") as file:
+        file.truncate(4 << 40)  # it takes no room on the disk
+    if ending == "parquet":  # a small file of large texts
+        texts = ["a" * 40_000 + str(n) for n in range(100)]
+        names = ["picture", "reference", "quality", "error", "metric"]
+        pq.write_table(pa.table(dict.fromkeys(names, texts)), path, compression="zstd", use_dictionary=False)
+        monkeypatch.setattr(runs, "TABLE", 1 << 20)
+    with pytest.raises(InputError, match=r"MiB, more than the limit of .*; split it into several files"):
+        runs.read_run(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_results_have_rows_of_a_limited_length(ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LINE", 1000)
+    path = tmp_path / f"results.{ending}"
+    path.write_text("a" * 1001)
+    with pytest.raises(InputError, match="a row of the table: needs"):
+        runs.read_run(path)
 
 
 class Endless(io.RawIOBase):
