@@ -18,10 +18,11 @@ from synthetic import make_pku
 from test_trainer import one_thread, recipe  # noqa: F401 (a fixture that is used by itself)
 
 from aigciqa.errors import CheckpointError, InputError
-from aigciqa.training.data import load
+from aigciqa.training.data import identical, load
 from aigciqa.training.external import read_scores
 from aigciqa.training.formats import detect
 from aigciqa.training.initial import initial_network
+from aigciqa.training.photographs import find_photographs
 from aigciqa.training.recipe import list_recipes, read_recipe
 from aigciqa.training.tables import read_table
 from aigciqa.training.trainer import train
@@ -395,3 +396,17 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     assert torch.load(tmp_path / "state.pt", weights_only=True) == {"a": 1}
     assert (tmp_path / "metrics.jsonl").read_text() == "a"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
+
+
+def test_images_are_compared_without_being_held(tmp_path, monkeypatch):
+    """A file without content can be of any size; in a folder of photographs, and among labelled images."""
+    for name in ("a.png", "b.png"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(4 << 40)
+    monkeypatch.setattr("pathlib.Path.read_bytes", None)
+    for look in (
+        lambda: find_photographs([tmp_path]),
+        lambda: identical([tmp_path / "a.png", tmp_path / "b.png"]),
+    ):
+        with pytest.raises(InputError, match=r"\.png: needs 4,194,304 MiB, more than the limit of 1,024 MiB"):
+            look()

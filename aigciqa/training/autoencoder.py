@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..errors import CheckpointError, InputError, TransientError
 from ..weights import load_weights
 from ..writing import write_whole
+from .files import digest_of
 from .photographs import read_photograph
 from .structural import Rng
 
@@ -127,8 +128,8 @@ def train_autoencoders(
     photos, folder = [Path(photo) for photo in photos], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    for one in sorted(hashlib.sha256(photo.read_bytes()).digest() for photo in photos):
-        digest.update(one)
+    for one in sorted(map(digest_of, photos)):
+        digest.update(bytes.fromhex(one))
     record = {"format": 1, "seed": seed, "steps": steps, "photographs": digest.hexdigest()}
     todo = []
     for name, shape in SHAPES.items():

@@ -1,7 +1,6 @@
 """Data sets of rated pictures: loaded from the published layouts or a manifest, and checked."""
 
 import difflib
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pandas as pd
 from .. import image
 from ..config import DIMENSIONS
 from ..errors import InputError
+from .files import digest_of
 from .formats import FORMATS, detect, format_names, only, read, tables
 from .progress import each
 from .tables import ROLES, find_columns, read_table, select
@@ -340,15 +340,11 @@ def identical(paths: Iterable[Path]) -> list[list[Path]]:
         for path in dict.fromkeys(paths):
             by_size[path.stat().st_size].append(path)
         alike = [path for same in by_size.values() if len(same) > 1 for path in same]
-        for path, digest in zip(alike, _each(_digest, alike, "comparing files"), strict=True):
+        for path, digest in zip(alike, _each(digest_of, alike, "comparing files"), strict=True):
             by_hash[digest].append(path)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return [same for same in by_hash.values() if len(same) > 1]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _unreadable(path: Path) -> str:

@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all, and are written by one process at a time."""
+"""Files that appear whole or not at all, and are written by one process at a time; and what tells files apart."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from .. import writing
 from ..errors import InputError
+from ..limits import IMAGE_FILE, check_size
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -60,3 +62,18 @@ def claimed(folder: Path) -> AbstractContextManager[Any]:
         raise InputError(
             f"{folder} is being written by another process; wait for it to end, or choose another folder"
         ) from None
+
+
+def digest_of(image: Path) -> str:
+    """SHA-256 of an image file, which is read in parts.
+
+    Raises:
+        InputError: when the file is larger than `aigciqa.limits.IMAGE_FILE`.
+        OSError: when it cannot be read.
+    """
+    check_size(image.stat().st_size, IMAGE_FILE, str(image), "make it smaller")
+    found = hashlib.sha256()
+    with image.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

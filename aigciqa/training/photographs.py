@@ -1,6 +1,5 @@
 """The photographs in folders and lists, and what is cut out of them."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from .. import limits
 from ..errors import InputError
 from .bounds import check_file
+from .files import digest_of
 from .structural import Rng
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -69,7 +69,7 @@ def find_photographs(sources: Sequence[Path]) -> tuple[list[Photograph], dict[st
         else:
             raise InputError(f"{source}: neither a folder of photographs nor a .txt file that lists them")
         for name, path in listed.items():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = digest_of(path)
             if name in first.values() or name in left_out:  # of another source
                 name = f"{name} ({digest[:8]})"
             if digest in first:
