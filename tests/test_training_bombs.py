@@ -20,6 +20,7 @@ from test_trainer import one_thread, recipe  # noqa: F401 (a fixture that is use
 from aigciqa.errors import CheckpointError, InputError
 from aigciqa.training.data import identical, load
 from aigciqa.training.external import read_scores
+from aigciqa.training.files import by_turns, claimed
 from aigciqa.training.formats import detect
 from aigciqa.training.initial import initial_network
 from aigciqa.training.photographs import find_photographs
@@ -410,3 +411,13 @@ def test_images_are_compared_without_being_held(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=r"\.png: needs 4,194,304 MiB, more than the limit of 1,024 MiB"):
             look()
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "victim.txt").write_text("somebody's")
+    for name in (".lock", "pixels.lock"):
+        (tmp_path / name).symlink_to(tmp_path / "victim.txt")
+    for lock in (lambda: claimed(tmp_path), lambda: by_turns(tmp_path / "pixels.bin")):
+        with pytest.raises(InputError, match="lock is a link in the place of a lock; remove it"):
+            lock()
+    assert (tmp_path / "victim.txt").read_text() == "somebody's"

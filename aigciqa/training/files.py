@@ -46,7 +46,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def by_turns(file: Path) -> FileLock:
     """A lock for ``with``: of the processes that would write a file, each waits for the one before it."""
-    return FileLock(file.with_suffix(".lock"))
+    return _lock(file.with_suffix(".lock"))
 
 
 def claimed(folder: Path) -> AbstractContextManager[Any]:
@@ -57,11 +57,18 @@ def claimed(folder: Path) -> AbstractContextManager[Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(folder / ".lock").acquire(timeout=0)
+        return _lock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"{folder} is being written by another process; wait for it to end, or choose another folder"
         ) from None
+
+
+def _lock(path: Path) -> FileLock:
+    """Old versions of filelock empty the file that a link of this name leads to."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a link in the place of a lock; remove it")
+    return FileLock(path)
 
 
 def digest_of(image: Path) -> str:
