@@ -22,6 +22,7 @@ def preloaded(tmp_path_factory):
     return {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow  # many processes
 def test_system_calls_that_fail(preloaded):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--durations=0"]
     done = subprocess.run(
