@@ -42,7 +42,7 @@ newest: .venv/test  ## the tests with the newest version of everything
 test-apart: build/apart/ready  ## the tests inside pyiqa and of the demo, in an environment of their own
 	build/apart/bin/python -c "import pyiqa, gradio"  # else they would skip
 	OMP_NUM_THREADS=1 build/apart/bin/python -m pytest -m "not cuda" -k "pyiqa or demo" \
-		tests/test_integrations.py tests/test_demo.py
+		tests/test_integrations.py tests/test_demo.py tests/test_demo_guard.py tests/test_ambient.py
 
 fuzz: .venv/test  ## fuzz everything that reads files, for FUZZ seconds each, other inputs with another SEED; not where there is no atheris
 	@$(BIN)/pip install --quiet --only-binary=atheris --editable ".[fuzz]" || \
