@@ -59,7 +59,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     Args:
         device: where they are computed.
     """
-    if torch.is_autocast_enabled(device.type):
+    if device.type in DEVICES and torch.is_autocast_enabled(device.type):  # not the meta device
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

@@ -186,7 +186,7 @@ def tables(folder: Path) -> dict[str, tuple[int | None, str]]:
         "sparse.png": (1, "needs 4,194,304 MiB, more than the limit of 1,024 MiB; make it smaller"),
         "zero.png": (1, "is a device, not a file"),
         "zero.csv": (None, "is a pipe or a device, not a file"),
-        "memory.png": (1, "is empty: a file of 0 bytes"),
+        "memory.png": (1, "cannot be read now: Input/output error"),
         "memory.csv": (None, "no column 'picture'; its columns are none"),
         "memory.tar": (None, "cannot be read as a tar archive, or is cut short: empty header"),
         "messages.png": (1, "is empty: a file of 0 bytes"),

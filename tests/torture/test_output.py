@@ -226,7 +226,7 @@ def hostile_tar(path, content):
         folder = tarfile.TarInfo("../folder.png")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
-    return names
+    return [*names, "link.png", "hard.png"]  # links are rows, here with an error; devices and pipes are left out
 
 
 @pytest.mark.parametrize("source", ["tar", "manifest", "folder"])
@@ -279,7 +279,10 @@ def test_nothing_is_written_elsewhere(source, checkpoint, picture, tmp_path, tal
     rows = list(csv.DictReader((outputs / "o.csv").open()))
     assert len(rows) == len(names) if source != "folder" else rows
     if source == "tar":
-        assert all(row["picture"].startswith(f"{given}/") and row["quality"] for row in rows)
+        assert all(row["picture"].startswith(f"{given}/") for row in rows)
+        failed = [row for row in rows if not row["quality"]]
+        assert [row["picture"] for row in failed] == [f"{given}/link.png", f"{given}/hard.png"]
+        assert all("link" in row["error"] for row in failed)
     page = (outputs / "p.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert all(link == "" or (link.startswith("./") and "/../" not in link) for _, link, _ in data["files"])
