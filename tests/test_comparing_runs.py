@@ -244,6 +244,7 @@ def test_scores_of_a_file_are_compared_as_they_are_and_that_is_said(from_1_to_5,
     assert "theirs.csv as they are, for their scale is not known" in report.text
 
 
+@pytest.mark.slow
 def test_files_of_aigciqa_score_are_scores_of_every_dimension(pku, runs, both, tmp_path):
     images = pku / "Generated_image" / "All"
     files = tmp_path / "a.csv", tmp_path / "b.jsonl"

@@ -226,7 +226,11 @@ def hostile_tar(path, content):
         folder = tarfile.TarInfo("../folder.png")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
-    return [*names, "link.png", "hard.png"]  # links are rows, here with an error; devices and pipes are left out
+    return [
+        *names,
+        "link.png",
+        "hard.png",
+    ]  # links are rows, here with an error; devices and pipes are left out
 
 
 @pytest.mark.parametrize("source", ["tar", "manifest", "folder"])
