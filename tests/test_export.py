@@ -66,6 +66,7 @@ def exported(metric, tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 def test_the_engine_scores_files_with_an_exported_metric_as_with_the_metric(metric, exported, tmp_path):
     names = []
     for i, picture in enumerate(pictures()):

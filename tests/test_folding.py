@@ -118,6 +118,7 @@ class TestFingerprint:
 
 
 @pytest.mark.parametrize("size", [64, 65])
+@pytest.mark.slow
 def test_a_folded_network_can_be_traced(size):
     """`--compile` does; torch's own compiler then sees convolutions and activations that it knows."""
     made = folded(aigciqa.create_metric("nr-aigciqa", device="cpu").network, torch.rand(1, 5, 3, 64, 64))

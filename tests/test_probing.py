@@ -433,6 +433,7 @@ def train_at_once(barrier, made, folder):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.slow
 def test_runs_that_begin_at_once_share_a_cache(pku, tmp_path, frozen):
     context = multiprocessing.get_context("spawn")
     made = [

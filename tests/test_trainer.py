@@ -104,6 +104,7 @@ EVERYTHING = {"ema": 0.9, "schedule": "cosine", "warmup": 1.0, "accumulate": 2, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pku, tmp_path, number):
     train(recipe(pku, **EVERYTHING), tmp_path / "whole", report=lambda line: None)
     out = tmp_path / "killed"
@@ -139,6 +140,7 @@ def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pku, tmp_path, 
         {"batch_size": 16, "reference": "full", "freeze": 1, "freeze_norm": True, "ema": 0.9},
     ],
 )
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(pku, tmp_path, changes):
     for processes in (1, 2):
         launch = [

@@ -138,6 +138,7 @@ def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_evaluate_beside_the_paper(pku, tmp_path):
     config = paper_config("resnet18", "full")
     save_checkpoint(tmp_path, config, random_network(config).state_dict())
