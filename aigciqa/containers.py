@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -33,9 +34,7 @@ def read_manifest(path: Path, picture_column: str, reference_column: str) -> Ite
 
 def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    check_size(path.stat().st_size, TABLE, shown(str(path)), _REMEDY)
-    with open_again(path) as binary:
-        file = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with open_text(path, _REMEDY) as file:
         lines = _Lines(file, shown(str(path)))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         names = next(reader, [])
@@ -55,6 +54,22 @@ def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]
                 cells[there[0]],
                 cells[there[1]] if len(there) > 1 else "",
             )
+
+
+@contextmanager
+def open_text(path: Path, remedy: str) -> Iterator[IO[str]]:
+    """A table of text for reading, once its size is known to be within the limit.
+
+    Args:
+        path: of the table.
+        remedy: what to do with a larger table, for the message.
+
+    Raises:
+        InputError: when the table is too large, or a pipe or a device.
+    """
+    check_size(path.stat().st_size, TABLE, shown(str(path)), remedy)
+    with open_again(path) as binary:
+        yield io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 class _Lines:

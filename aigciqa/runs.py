@@ -3,7 +3,6 @@
 import csv
 import difflib
 import glob
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from .config import MetricConfig
-from .containers import MANIFESTS
+from .containers import MANIFESTS, open_text
 from .errors import CheckpointError, InputError
 from .limits import LINE, TABLE, check_size
 from .records import Row
 from .registry import metric_info
 from .stamp import stamp_fits, stamp_of
-from .walking import open_again, reading, shown
+from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
 _SPLIT = "split it into several files"
@@ -159,9 +158,7 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _parquet(path, wanted)
-    check_size(path.stat().st_size, TABLE, shown(str(path)), _SPLIT)
-    with open_again(path) as binary:
-        file = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with open_text(path, _SPLIT) as file:
         if kind == ".jsonl":
             records = [json.loads(line) for line in _lines(file, path)]
             return list(records[0]) if records else [], iter(records)

@@ -47,6 +47,13 @@ def hub():
     return _HUB
 
 
+def touch(*names):
+    """Make empty files, and their folders."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+
+
 def tiny_config(reference="none", **changes) -> MetricConfig:
     """A network of a few thousand parameters on pictures of 64 pixels."""
     return MetricConfig(

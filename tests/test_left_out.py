@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import touch
 from PIL import Image
 from torture.makers import encoded, photo
 
@@ -24,12 +25,6 @@ from aigciqa.sources import find_items
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def touch(*names):
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"")
 
 
 def left_out(*sources, **options):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import touch
 
 from aigciqa.errors import InputError
 from aigciqa.sources import Item, find_items
@@ -30,12 +31,6 @@ HOSTILE = [
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def touch(*names):
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"")
 
 
 def names(*sources, **options):

@@ -225,6 +225,7 @@ def test_bombs_are_refused_with_little_memory(opened, tally):
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_results_that_are_read_again_have_a_limit(ending, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "TABLE", 1 << 20)
+    monkeypatch.setattr(containers, "TABLE", 1 << 20)
     path = tmp_path / f"results.{ending}"
     path.write_bytes(bytes(2 << 20))
     if ending == "parquet":  # a small file of large texts
