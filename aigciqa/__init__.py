@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .errors import AigciqaError, CheckpointError, InputError, TransientError
     from .metric import Metric
     from .ranking import rank
-    from .registry import create_metric, list_metrics, metric_info
+    from .registry import create_metric, list_metrics, list_models, metric_info
 
 _HOME = {
     "AigciqaError": "errors",
@@ -33,6 +33,7 @@ _HOME = {
     "Transform": "config",
     "create_metric": "registry",
     "list_metrics": "registry",
+    "list_models": "registry",
     "metric_info": "registry",
     "paper_config": "config",
     "rank": "ranking",
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "create_metric",
     "list_metrics",
+    "list_models",
     "metric_info",
     "paper_config",
     "rank",

@@ -261,3 +261,18 @@ _DTYPE = _Raised(_raise_dtype)
 if hasattr(os, "register_at_fork"):
     for _raised in (_PRODUCTS, _CONVOLUTIONS, _DTYPE):
         os.register_at_fork(after_in_child=_raised.after_fork)
+
+
+def let_gradients_through(network: nn.Module) -> None:
+    """Replace tensors of inference mode, which autograd refuses: copies and pickles made in it have such tensors."""
+    if not any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+        return
+    with building():
+        for module in network.modules():
+            stored: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in stored:
+                for name, tensor in tensors.items():
+                    if tensor is not None and tensor.is_inference():
+                        made = tensor.clone()
+                        kept = isinstance(tensor, nn.Parameter)
+                        tensors[name] = nn.Parameter(made, tensor.requires_grad) if kept else made

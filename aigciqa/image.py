@@ -18,7 +18,7 @@ from .errors import InputError
 from .formats import advice
 from .limits import HELD, read_within
 from .transient import not_now, transient
-from .walking import shown, there
+from .walking import shown, text_advice, there
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Array | Tensor"
@@ -187,7 +187,7 @@ def _from_path(path: "str | os.PathLike[str]", held: ExitStack) -> Tensor | Larg
         if cause := transient(error):
             raise not_now(name, cause) from cause
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{name}: cannot be opened: {reason}") from None
+        raise InputError(f"{name}: cannot be opened: {reason}{text_advice(path)}") from None
 
 
 def _piped(file: IO[bytes], name: str) -> IO[bytes]:

@@ -55,6 +55,7 @@ class Metric(nn.Module):
         dimension: str | None = None,
         device: str | torch.device | None = None,
         as_loss: bool = False,
+        loss_reduction: str = "none",
         batch_size: int | None = None,
         token: str | None = None,
         offline: bool | None = None,
@@ -65,7 +66,11 @@ class Metric(nn.Module):
         self._source = parse_source(source, token=token, offline=offline, cache_dir=cache_dir)
         self._dimension = dimension
         self._device = _checked_device(device)
-        self.as_loss = as_loss
+        if loss_reduction not in ("none", "mean", "sum"):
+            raise InputError(f"loss_reduction must be none, mean or sum, not {loss_reduction!r}")
+        if loss_reduction != "none" and not as_loss:
+            raise InputError(f"loss_reduction={loss_reduction!r} is for as_loss=True; pass both, or neither")
+        self.as_loss, self.loss_reduction = as_loss, loss_reduction
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size = batch_size
@@ -132,38 +137,39 @@ class Metric(nn.Module):
 
     # -- scoring
 
-    def forward(self, images: Pictures, references: Any = None) -> Tensor:
+    def forward(self, images: Pictures, ref: Any = None) -> Tensor:
         """Score pictures on one dimension.
 
         Args:
             images: generated pictures: one or many of whatever `aigciqa.image.read` takes, of any sizes.
-            references: for full reference as many pictures, the image prompts, in the same order; or one
-                picture by itself (not in a list), the prompt of all. For partial reference any may be None.
-                A reference may differ in size from its picture.
+            ref: for full reference as many pictures, the image prompts, in the same order; or one picture by itself
+                (not in a list), the prompt of all. For partial reference any may be None. A reference may differ in
+                size from its picture.
 
         Returns:
-            (N,), float32, on the metric's device; N is 1 for a single picture.
+            (N,), float32, on the metric's device; N is 1 for a single picture. With a `loss_reduction`, a scalar.
 
         Raises:
             InputError: for a picture that cannot be read, or references missing, unexpected or miscounted.
             CheckpointError: at first use, when the checkpoint cannot be opened.
         """
         column = self.config.dimensions.index(self.dimension)
-        return self._scores(images, references)[:, column]
+        scores = self._scores(images, ref)[:, column]
+        return scores if self.loss_reduction == "none" else getattr(scores, self.loss_reduction)()
 
-    def predict(self, images: Pictures, references: Any = None) -> dict[str, Tensor]:
+    def predict(self, images: Pictures, ref: Any = None) -> dict[str, Tensor]:
         """Score pictures on every dimension of the checkpoint, from one pass.
 
         Arguments and errors are those of calling the metric.
 
         Returns:
-            (N,) float32 by dimension.
+            (N,) float32 by dimension, without `loss_reduction`.
 
         Examples:
             >>> Metric("fr-aigciqa", device="cpu").predict("gen.png", "ref.png")
             {'quality': tensor([...]), 'correspondence': tensor([...])}
         """
-        return dict(zip(self.config.dimensions, self._scores(images, references).unbind(1), strict=True))
+        return dict(zip(self.config.dimensions, self._scores(images, ref).unbind(1), strict=True))
 
     def score_files(
         self,
@@ -215,13 +221,13 @@ class Metric(nn.Module):
         )
 
     def explain(
-        self, image: Any, reference: Any = None, *, method: str = "windows", dimension: str | None = None
+        self, image: Any, ref: Any = None, *, method: str = "windows", dimension: str | None = None
     ) -> "QualityMap":
         """Where a picture loses its score, as a map.
 
         Args:
             image: one picture.
-            reference: its reference, for metrics that have one.
+            ref: its reference, for metrics that have one.
             method: ``"windows"``, ``"occlusion"`` or ``"gradient"``, see `aigciqa.explain.explain`.
             dimension: whose score; None for `dimension`.
 
@@ -236,7 +242,7 @@ class Metric(nn.Module):
         """
         from .explain import explain
 
-        return explain(self, image, reference, method=method, dimension=dimension)
+        return explain(self, image, ref, method=method, dimension=dimension)
 
     def _scores(self, images: Pictures, references: Any) -> Tensor:
         """(N, dimensions), float32."""
@@ -246,7 +252,7 @@ class Metric(nn.Module):
             )
         if self.metric_mode == "FR" and references is None:
             raise InputError(
-                f"{self.metric_name} compares with a reference: metric(generated, reference); "
+                f"{self.metric_name} compares with a reference: metric(generated, ref); "
                 "use nr-aigciqa where there is none"
             )
         network = self.network
@@ -256,7 +262,7 @@ class Metric(nn.Module):
         ):
             call = _called
             if torch.is_grad_enabled():
-                self._let_gradients_through()
+                ambient.let_gradients_through(network)
                 call = ambient.apart if unusual else _called
             generated = self._features(images, call)
             seen = [generated]
@@ -312,20 +318,6 @@ class Metric(nn.Module):
             return generated
         found = self._features([references[i] for i in there], call)
         return generated.index_copy(0, torch.tensor(there, dtype=torch.long, device=generated.device), found)
-
-    def _let_gradients_through(self) -> None:
-        """A copy that was made or unpickled in inference mode has tensors of which autograd wants nothing to know."""
-        if any(t.is_inference() for t in (*self.network.parameters(), *self.network.buffers())):
-            with ambient.building():
-                for module in self.network.modules():
-                    stored: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-                    for tensors in stored:
-                        for name, tensor in tensors.items():
-                            if tensor is not None and tensor.is_inference():
-                                made = tensor.clone()
-                                if isinstance(tensor, nn.Parameter):
-                                    made = nn.Parameter(made, tensor.requires_grad)
-                                tensors[name] = made
 
     # -- lazy loading: everything that looks at the parameters opens the checkpoint first
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from .errors import InputError
 from .formats import LeftOut
-from .walking import pictures, shown, some, there
+from .walking import pictures, shown, some, text_advice, there
 
 SHOWN = 10  # references that an error lists
 
@@ -39,7 +39,9 @@ Pair: TypeAlias = Callable[[str, Path | None], str | Unpaired]
 
 def pairing(reference: str | None, pattern: str | None) -> Pair | None:
     if reference is not None and not there(Path(reference).exists):
-        raise InputError(f"{shown(reference)}: there is no such reference, neither file nor folder")
+        raise InputError(
+            f"{shown(reference)}: there is no such reference, neither file nor folder{text_advice(reference)}"
+        )
     is_folder = reference is not None and Path(reference).is_dir()
     if pattern is not None:
         if reference is not None and not is_folder:

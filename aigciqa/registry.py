@@ -1,9 +1,12 @@
 """Names to metrics."""
 
 import os
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from .config import MetricConfig
+from .errors import InputError
 from .weights import packaged_names, parse_source
 
 if TYPE_CHECKING:
@@ -12,15 +15,41 @@ if TYPE_CHECKING:
     from .metric import Metric
 
 
-def list_metrics() -> list[str]:
-    """The names that `create_metric` knows without a path or a repository.
+def list_metrics(
+    metric_mode: str | None = None,
+    filter: str | Iterable[str] = "",
+    exclude_filters: str | Iterable[str] = "",
+) -> list[str]:
+    """The names that `create_metric` knows without a path or a repository, in alphabetical order.
+
+    Args:
+        metric_mode: ``"NR"``, ``"FR"`` or ``"PR"``, to list only metrics of this mode; None for all.
+        filter: a pattern such as ``"nr-*"``, or several, of which a name must match at least one; empty for all names.
+        exclude_filters: a pattern, or several; names that match any are left out.
+
+    Raises:
+        InputError: for another mode.
 
     Examples:
         >>> import aigciqa
         >>> aigciqa.list_metrics()
         ['fr-aigciqa', 'nr-aigciqa', 'pr-aigciqa']
+        >>> aigciqa.list_metrics(metric_mode="NR"), aigciqa.list_metrics(filter="*aigciqa", exclude_filters="?r-*")
+        (['nr-aigciqa'], [])
     """
-    return packaged_names()
+    if metric_mode not in (None, "NR", "FR", "PR"):
+        raise InputError(f"metric_mode must be NR, FR or PR, not {metric_mode!r}")
+    wanted, unwanted = ([p] if isinstance(p, str) else list(p) for p in (filter, exclude_filters))
+    return [
+        name
+        for name in packaged_names()
+        if (metric_mode is None or metric_info(name).mode == metric_mode)
+        and (wanted in ([], [""]) or any(fnmatchcase(name, pattern) for pattern in wanted))
+        and not any(fnmatchcase(name, pattern) for pattern in unwanted)
+    ]
+
+
+list_models = list_metrics  # the name that users of pyiqa know
 
 
 def metric_info(source: str | os.PathLike[str], **hub: Any) -> MetricConfig:
@@ -44,10 +73,11 @@ def metric_info(source: str | os.PathLike[str], **hub: Any) -> MetricConfig:
 
 def create_metric(
     source: str | os.PathLike[str],
+    as_loss: bool = False,
+    device: "str | torch.device | None" = None,
     *,
     dimension: str | None = None,
-    device: "str | torch.device | None" = None,
-    as_loss: bool = False,
+    loss_reduction: str = "none",
     batch_size: int | None = None,
     token: str | None = None,
     offline: bool | None = None,
@@ -58,10 +88,12 @@ def create_metric(
     Args:
         source: a name of `list_metrics`, a folder that training wrote, ``org/repo`` or
             ``hf-hub:org/repo@revision``.
-        dimension: which of the checkpoint's dimensions calling the metric returns; None for the first.
-        device: a torch device; None for CUDA where there is one, else the CPU.
         as_loss: let gradients flow to the pictures. The value stays the score, and higher stays better, so
             minimise ``-metric(pictures).mean()``.
+        device: a torch device; None for CUDA where there is one, else the CPU.
+        dimension: which of the checkpoint's dimensions calling the metric returns; None for the first.
+        loss_reduction: with `as_loss`, ``"mean"`` or ``"sum"`` to return a scalar, as pyiqa does; ``"none"`` for a
+            score for each picture.
         batch_size: pictures per forward pass; None for 8 on a CPU (where more is slower) and 64 elsewhere.
         token: for private Hub repositories; None for what the Hub's own client is set to.
         offline: True to use only what is on this machine; None for what the client is set to.
@@ -72,13 +104,16 @@ def create_metric(
 
     Raises:
         CheckpointError: when `source` is no name, folder or repository.
-        InputError: for a device that is not there, or a batch size below 1.
+        InputError: for a device that is not there, a batch size below 1, or another `loss_reduction`.
 
     Examples:
         >>> import aigciqa
         >>> metric = aigciqa.create_metric("fr-aigciqa", device="cpu")
         >>> metric("gen.png", "ref.png").shape
         torch.Size([1])
+        >>> loss = aigciqa.create_metric("nr-aigciqa", as_loss=True, loss_reduction="mean", device="cpu")
+        >>> loss(["gen.png", "ref.png"]).shape
+        torch.Size([])
     """
     from .metric import Metric
 
@@ -87,6 +122,7 @@ def create_metric(
         dimension=dimension,
         device=device,
         as_loss=as_loss,
+        loss_reduction=loss_reduction,
         batch_size=batch_size,
         token=token,
         offline=offline,

@@ -123,6 +123,21 @@ def is_glob(name: str) -> bool:
     return is_magic(name) and not there(Path(name).exists)
 
 
+def text_advice(name: str) -> str:
+    """What to do where `name`, of which there is no file, reads like a text prompt, to end a message with.
+
+    Examples:
+        >>> text_advice("gen.png"), text_advice("a cat on a mat")
+        ('', '; metrics here compare images with images. ...')
+    """
+    if " " not in name.strip() or (Path(name).suffix and " " not in Path(name).suffix):
+        return ""
+    return (
+        "; metrics here compare images with images. If this is a text prompt, pass the image prompt instead, or use "
+        "a metric that reads text, such as CLIPScore of torchmetrics or ImageReward"
+    )
+
+
 def there(test: Callable[[], bool]) -> bool:
     try:
         return test()

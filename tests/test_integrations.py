@@ -133,6 +133,58 @@ def test_torchmetrics_collection(tiny, batches):
     torch.testing.assert_close(found["val_other"], other(torch.cat(batches)).mean())
 
 
+def test_torchmetrics_collection_of_nr_fr_and_theirs(tiny, batches):
+    from torchmetrics import MetricCollection
+    from torchmetrics.image import PeakSignalNoiseRatio
+
+    from aigciqa.integrations.torchmetrics import AigciqaScore
+
+    nr, fr, pr = (aigciqa.create_metric(tiny(kind), device="cpu") for kind in ("none", "full", "partial"))
+    collection = MetricCollection(
+        {
+            "nr": AigciqaScore(nr),
+            "fr": AigciqaScore(fr),
+            "pr": AigciqaScore(pr),
+            "psnr": PeakSignalNoiseRatio(1.0),
+        }
+    )
+    batches = [batch / 255 for batch in batches]
+    prompts = [batch.flip(-1) for batch in batches]
+    for batch, references in zip(batches, prompts, strict=True):
+        collection.update(batch, references)
+    both, found = (torch.cat(batches), torch.cat(prompts)), collection.compute()
+    torch.testing.assert_close(found["nr"], nr(both[0]).mean())
+    torch.testing.assert_close(found["fr"], fr(*both).mean())
+    torch.testing.assert_close(found["pr"], pr(*both).mean())
+    torch.testing.assert_close(found["psnr"], PeakSignalNoiseRatio(1.0)(*both))
+    ours = MetricCollection({"nr": AigciqaScore(nr), "fr": AigciqaScore(fr)})
+    by_name = ours(batches[0], references=prompts[0])  # forward, references by name
+    torch.testing.assert_close(
+        by_name, {"nr": nr(batches[0]).mean(), "fr": fr(batches[0], prompts[0]).mean()}
+    )
+
+
+def test_torchmetrics_plot_spans_the_score_range(tiny, batches):
+    from matplotlib import pyplot
+
+    from aigciqa.integrations.torchmetrics import AigciqaScore
+
+    mean, every = AigciqaScore(tiny()), AigciqaScore(tiny(), dimension="all")
+    each = AigciqaScore(tiny(), reduction="none")
+    values = [mean(batch) for batch in batches]
+    every.update(batches[0])
+    each.update(batches[0])
+    for drawn in (mean.plot(values), mean.plot(), each.plot(), every.plot()):
+        axes = drawn[1]
+        low, high = axes.get_ylim()
+        assert low <= 0.0 < 5.0 <= high < 6.0
+    figure, axes = pyplot.subplots()
+    assert mean.plot(values, ax=axes)[1] is axes
+    curve = axes.lines[0].get_ydata()
+    assert list(curve) == pytest.approx([value.item() for value in values])
+    pyplot.close("all")
+
+
 def test_torchmetrics_errors(tiny, batches):
     from aigciqa.integrations.torchmetrics import AigciqaScore
 
@@ -160,29 +212,38 @@ from aigciqa.integrations import ignite, torchmetrics
 rank, folder, pictures = int(sys.argv[1]), sys.argv[2], torch.load(sys.argv[3])
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[4]}", rank=rank, world_size=2)
-mine = pictures[:2] if rank == 0 else pictures[2:]  # unlike numbers
+of_each = [int(n) for n in sys.argv[5].split(",")]
+mine = pictures[: of_each[0]] if rank == 0 else pictures[of_each[0] : sum(of_each)]
 mean = torchmetrics.AigciqaScore(folder, dimension="all")
 each = torchmetrics.AigciqaScore(folder, reduction="none")
 epoch = ignite.AigciqaScore(folder)
 for metric in (mean, each, epoch):
-    metric.update(mine)
-found = mean.compute(), each.compute(), epoch.compute(), int(mean.count)
+    if len(mine):
+        metric.update(mine)
+found = [mean.compute(), each.compute(), epoch.compute() if sum(of_each) else None, int(mean.count)]
 torch.save(found, f"{sys.argv[4]}.{rank}")
 distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one(tiny, batches, tmp_path):
+@pytest.mark.parametrize("of_each", [(2, 5), (0, 3), (3, 0), (0, 0)], ids=str)
+def test_two_processes_are_as_one(tiny, batches, tmp_path, of_each):
+    """With unlike numbers of images, also where a process has seen none."""
     from aigciqa.integrations.torchmetrics import AigciqaScore
 
-    folder, pictures = tiny(), torch.cat(batches)
+    folder, pictures = tiny(), torch.cat(batches)[: sum(of_each)]
     torch.save(pictures, tmp_path / "pictures")
     command = [sys.executable, "-c", TWO_PROCESSES]
-    rest = [str(folder), str(tmp_path / "pictures"), str(tmp_path / "meeting")]
+    rest = [str(folder), str(tmp_path / "pictures"), str(tmp_path / "meeting"), ",".join(map(str, of_each))]
     both = [subprocess.Popen([*command, str(rank), *rest]) for rank in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
 
+    if not sum(of_each):
+        for rank in range(2):
+            mean, each, _, count = torch.load(tmp_path / f"meeting.{rank}")
+            assert mean["quality"].isnan() and each.shape == (0,) and count == 0
+        return
     alone = AigciqaScore(folder, dimension="all")
     alone.update(pictures)
     expected = aigciqa.create_metric(folder, device="cpu")(pictures)
@@ -193,7 +254,7 @@ def test_two_processes_are_as_one(tiny, batches, tmp_path):
         torch.testing.assert_close(each, expected, atol=1e-5, rtol=0)
         assert epoch == pytest.approx(expected.mean().item(), abs=1e-5)
         counts.append(count)
-    assert counts == [2, 5]  # what each has seen is its own again
+    assert counts == list(of_each)  # what each has seen is its own again
 
 
 # -- PyTorch Ignite
@@ -431,6 +492,35 @@ def test_pyiqa_named_metrics(pyiqa):
         pair = (gen,) if name == "nr-aigciqa" else (gen, ref)
         ours = aigciqa.create_metric(name, device="cpu")(*pair)
         torch.testing.assert_close(pyiqa.create_metric(name, device="cpu")(*pair), ours, atol=1e-5, rtol=0)
+
+
+OF_PYIQA = """
+device = torch.device("cpu")
+metric, loss = pyiqa.create_metric("{name}", device=device), pyiqa.create_metric("{name}", True, device, loss_reduction="mean")
+score = metric(gen, ref=ref)
+loss(gen, ref=ref).backward()
+names = pyiqa.list_models(metric_mode=metric.metric_mode, filter="tiny-*", exclude_filters=["*-partial"])
+"""
+
+
+def test_a_program_for_pyiqa_runs_with_only_the_import_changed(pyiqa, tiny, monkeypatch):
+    from aigciqa import weights
+    from aigciqa.integrations.pyiqa import register
+
+    folder = tiny("full")
+    monkeypatch.setattr(weights, "PACKAGED", folder.parent)  # our own names, where register gives pyiqa one
+    folder.rename(folder.parent / "tiny-full")
+    register(folder.parent / "tiny-full", "tiny-full")
+    found = []
+    for module in (pyiqa, aigciqa):
+        names = {"pyiqa": module, "torch": torch, "ref": torch.full((2, 3, 64, 64), 0.5)}
+        names["gen"] = torch.linspace(0, 1, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64).requires_grad_()
+        exec(OF_PYIQA.format(name="tiny-full"), names)
+        found.append((names["score"], names["gen"].grad, names["names"]))
+    (score, gradient, listed), (ours, our_gradient, our_list) = found
+    torch.testing.assert_close(score, ours, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradient, our_gradient, atol=1e-7, rtol=0)
+    assert listed == our_list == ["tiny-full"] and gradient.abs().sum() > 0
 
 
 def test_pyiqa_errors(pyiqa, tiny):

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 import subprocess
 import sys
 
@@ -196,6 +197,56 @@ def test_as_loss_gives_gradients_that_raise_the_score():
     assert metric(better) > before
     assert not create("nr-aigciqa")(picture).requires_grad
     assert all(not p.requires_grad for p in metric.parameters())
+
+
+def test_loss_reduction_gives_a_scalar(tiny):
+    picture, prompts = torch.rand(3, 3, 64, 64), torch.rand(3, 3, 64, 64)
+    each = create(tiny("full"), as_loss=True)
+    for reduction, expected in (
+        ("mean", each(picture, prompts).mean()),
+        ("sum", each(picture, prompts).sum()),
+    ):
+        metric = create(tiny("full"), as_loss=True, loss_reduction=reduction)
+        leaf = picture.clone().requires_grad_()
+        loss = metric(leaf, ref=prompts)
+        assert loss.shape == () and torch.equal(loss.detach(), expected)
+        loss.backward()
+        assert leaf.grad.abs().sum() > 0
+        assert metric.predict(picture, ref=prompts)["quality"].shape == (3,)  # every score, for the log
+    for wrong in ({"loss_reduction": "mean"}, {"as_loss": True, "loss_reduction": "average"}):
+        with pytest.raises(InputError, match="loss_reduction"):
+            create(tiny("full"), **wrong)
+
+
+def test_names_by_mode_and_pattern():
+    assert aigciqa.list_metrics("PR") == aigciqa.list_models(metric_mode="PR") == ["pr-aigciqa"]
+    assert aigciqa.list_metrics(filter=["nr-*", "f?-*"]) == ["fr-aigciqa", "nr-aigciqa"]
+    assert aigciqa.list_metrics(exclude_filters="nr-*") == ["fr-aigciqa", "pr-aigciqa"]
+    assert aigciqa.list_metrics("NR", filter="*lite*") == []
+    with pytest.raises(InputError, match="NR, FR or PR"):
+        aigciqa.list_metrics("none")
+
+
+def test_a_text_prompt_is_no_reference(tmp_path):
+    """Wherever a reference or an image may be given, the error says what serves text."""
+    gen, text = str(EXAMPLES / "gen.png"), "a cat on a mat, 4k, v1.5 style"
+    fr = create("fr-aigciqa")
+    serves = "image prompt.*CLIPScore"
+    for call in (
+        lambda: fr(gen, text),
+        lambda: fr([gen, gen], ref=[gen, text * 99]),  # longer than the name of a file may be
+        lambda: fr.explain(gen, text),
+        lambda: fr(text, gen),
+        lambda: aigciqa.rank([gen, gen], text),
+        lambda: list(fr.score_files([gen], text)),
+    ):
+        with pytest.raises(InputError, match=serves):
+            call()
+    (row,) = fr.score_files([gen], [text])
+    assert re.search(serves, row.error)
+    with pytest.raises(InputError) as missing:
+        fr(gen, str(tmp_path / "my pictures" / "prompt.png"))
+    assert "CLIPScore" not in str(missing.value)
 
 
 def test_as_loss_through_a_reference(tiny):

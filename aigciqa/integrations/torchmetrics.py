@@ -26,6 +26,9 @@ STEPS = 2**24
 class AigciqaScore(Base):
     """Mean score of generated pictures, or the score of each.
 
+    In a `MetricCollection` every metric is updated with the same arguments, so a no-reference metric leaves references
+    aside: ``collection.update(images, references)`` serves it beside full-reference metrics, ours and torchmetrics'.
+
     The network is kept apart from modules: it moves with `to`, but its weights are in no ``parameters`` and no
     ``state_dict`` of a model that holds this metric. Like other metrics of torchmetrics, ``half`` leaves it alone.
 
@@ -100,16 +103,19 @@ class AigciqaScore(Base):
 
         Args:
             images: generated pictures, of whatever calling a `Metric` takes.
-            references: for full reference as many image prompts, or one by itself for all.
+            references: for full reference as many image prompts, or one by itself for all. A no-reference metric does
+                not look at them.
 
         Raises:
             InputError: as calling a `Metric`; nothing of such a batch is counted.
         """
-        scores = torch.stack(list(self.metric.predict(images, references).values()), 1).detach()
+        beside = None if self.metric.metric_mode == "NR" else references
+        scores = torch.stack(list(self.metric.predict(images, beside).values()), 1).detach()
         if not scores.isfinite().all():
             raise InputError(f"{self.metric.metric_name} gave a score that is not finite; compute in float32")
         if self.reduction == "none":
-            self.scores.append(scores.to(self.device))
+            # in one dimension, as torchmetrics' own placeholder for a process that has seen no image
+            self.scores.append(scores.flatten().to(self.device))
             return
         # not in place: inference mode may have been left meanwhile
         self.total = self.total + (scores * STEPS).round().long().sum(0).to(self.device)
@@ -118,12 +124,29 @@ class AigciqaScore(Base):
     def compute(self) -> "Tensor | dict[str, Tensor]":
         """The mean, a scalar, or with ``reduction="none"`` (N,); of ``"all"`` dimensions one for each."""
         if self.reduction == "none":
-            none = torch.zeros(len(self.dimensions), 0, dtype=torch.float32, device=self.device)
-            found = dim_zero_cat(self.scores).T if len(self.scores) else none
+            none = torch.zeros(0, dtype=torch.float32, device=self.device)
+            kept = dim_zero_cat(self.scores) if len(self.scores) else none
+            found = kept.reshape(-1, len(self.dimensions)).T
         else:
             found = self.total.to(torch.float32) / STEPS / self.count
         by_dimension = dict(zip(self.dimensions, found, strict=True))
         return by_dimension if self.dimension == "all" else by_dimension[self.dimension]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw scores between the ends of the metric's score range, with matplotlib.
+
+        Args:
+            val: what `compute` or calling the metric returned, or a list of such values, drawn as a curve; None for
+                what `compute` returns now.
+            ax: the axes of matplotlib to draw on; None for new ones.
+
+        Returns:
+            The figure and its axes.
+
+        Raises:
+            ModuleNotFoundError: when matplotlib is not installed.
+        """
+        return self._plot(val, ax)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "AigciqaScore":
         self.metric._apply(fn)
