@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -13,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from . import __version__
-from .errors import AigciqaError, InputError
+from .errors import AigciqaError, AigciqaWarning, InputError
 from .transient import transient
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
@@ -26,9 +27,10 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except AigciqaError as error:
-            _refuse(ctx, str(error))
+            _refuse(ctx, error.shown(_options(ctx.command)))
         except OSError as error:
             if error.errno in FULL:
                 _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
@@ -45,6 +47,24 @@ class Command(click.Command):
         except KeyboardInterrupt:  # click's own code for it is 1
             click.echo("interrupted", err=True)
             ctx.exit(130)
+
+
+def _options(command: click.Command) -> dict[str, str]:
+    """The command's options by the name of the Python parameter."""
+    return {str(one.name): max(one.opts, key=len) for one in command.params if isinstance(one, click.Option)}
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are lines on stderr without our source; ours appear whatever PYTHONWARNINGS says."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", AigciqaWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _refuse(ctx: click.Context, message: str) -> NoReturn:
