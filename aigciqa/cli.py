@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from . import __version__
 from .errors import AigciqaError, AigciqaWarning, InputError
+from .streams import prepare_streams
 from .transient import transient
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
@@ -22,7 +23,23 @@ SHELLS = ("bash", "zsh", "fish")
 FULL = {errno.ENOSPC, errno.EDQUOT}  # what only a write to a disk says, which takes nothing more
 
 
-class Command(click.Command):
+class Program(click.Command):
+    """A command that starts with streams that it can write to, and says so when they are full."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command as a program."""
+        prepare_streams()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:  # of help and other texts that are printed before `invoke`
+            if error.errno not in FULL:
+                raise
+            click.echo(f"error: output cannot be written: {error.strerror}", err=True)
+            _drop_output()
+            sys.exit(2)
+
+
+class Command(Program):
     """Errors of ours end the program with a message on stderr and code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -70,11 +87,16 @@ def _plain_warnings() -> Iterator[None]:
 def _refuse(ctx: click.Context, message: str) -> NoReturn:
     """Say why, and end with code 2."""
     click.echo(f"error: {message}", err=True)
+    _drop_output()
+    ctx.exit(2)
+
+
+def _drop_output() -> None:
+    """Forget what standard output would not take: it is tried again when Python ends, and would change the code."""
     try:
         sys.stdout.flush()
-    except OSError:  # what it would not take is tried again when Python ends, and would change the code
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    ctx.exit(2)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from ..config import PAPER_BACKBONES, MetricConfig
 from ..errors import InputError
 from ..metric import Metric
+from ..progress import Progress
 from ..stamp import config_digest
 from .comparison import beside_paper, compare
 from .correlation import Floats
@@ -18,7 +19,6 @@ from .evaluation import evaluate, jsonable
 from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
-from .progress import Progress
 from .scale import rescaled, scale_facts, scale_said
 from .seen import HELD, LEARNED, Seen, seen
 from .splits import load_split

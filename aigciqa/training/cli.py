@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
-from ..cli import Command, complete_files, complete_metric, waiting
+from ..cli import Command, Program, complete_files, complete_metric, waiting
 from ..writing import write_named
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F = Callable[..., Any]
 
 
-class _Group(click.Group):
+class _Group(Program, click.Group):
     command_class = Command
     group_class = type
 

@@ -15,9 +15,9 @@ import pandas as pd
 from .. import image
 from ..config import DIMENSIONS
 from ..errors import InputError
+from ..progress import each
 from .files import digest_of
 from .formats import FORMATS, detect, format_names, only, read, tables
-from .progress import each
 from .tables import ROLES, find_columns, read_table, select
 
 SIDES = {
