@@ -111,7 +111,8 @@ def test_closed_streams_are_silent(closed, tiny, images):
 def test_without_streams_a_program_still_ends_well(images):
     """As under pythonw, where the streams are None though the file descriptors may be valid."""
     code = (
-        "import sys\nsys.stdin = sys.stdout = sys.stderr = None\nsys.argv = ['aigciqa-score', 'gen.png', '-o', 'o.csv']\n"
+        "import sys\nsys.stdin = sys.stdout = sys.stderr = None\n"
+        "sys.argv = ['aigciqa-score', 'gen.png', '-o', 'o.csv']\n"
         "from aigciqa.program import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
