@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from . import __version__
 from .errors import AigciqaError, AigciqaWarning, InputError
 from .streams import prepare_streams
+from .temporary import allow_no_temporary_folder, temporary_folder_of
 from .transient import transient
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
@@ -44,6 +45,7 @@ class Command(Program):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            allow_no_temporary_folder()
             with _plain_warnings():
                 return super().invoke(ctx)
         except AigciqaError as error:
@@ -53,6 +55,12 @@ class Command(Program):
                 _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
             if isinstance(error, BrokenPipeError) or transient(error) is not error:
                 raise
+            if folder := temporary_folder_of(error):
+                _refuse(
+                    ctx,
+                    f"a temporary file cannot be written in {folder}: {error.strerror}; let TMPDIR name a folder "
+                    "that can be written",
+                )
             where = error.filename or "a file or pipe of this run"
             _refuse(
                 ctx, f"{where} cannot be read or written now: {error.strerror}; put that right and try again"
@@ -168,6 +176,7 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--ref-pattern",
+    "reference_pattern",
     metavar="PATTERN",
     help="How a reference is named after its picture, below the folder --ref, such as '{1:d}.jpg' for SD_007_00.jpg. "
     "Fields: {0}, {1}, ... (parts of the stem), {stem}, {name}, {suffix}, {parent}.",
@@ -271,7 +280,7 @@ def score(
     /,
     sources: tuple[str, ...],
     reference: str | None,
-    ref_pattern: str | None,
+    reference_pattern: str | None,
     picture_column: str,
     reference_column: str,
     shard: tuple[int, int] | None,
@@ -301,7 +310,7 @@ def score(
     nothing was begun, or --on-error stop ended it.
     """
     from .engines import Scorer
-    from .running import Run, open_report
+    from .running import Run, kept_in, open_report
     from .sources import find_items
 
     if output and (as_json or form != "table"):
@@ -315,7 +324,7 @@ def score(
     items = find_items(
         sources,
         reference=reference,
-        reference_pattern=ref_pattern,
+        reference_pattern=reference_pattern,
         picture_column=picture_column,
         reference_column=reference_column,
         shard=shard,
@@ -335,7 +344,7 @@ def score(
     name, mode = scorer.config.name, scorer.config.mode
     if mode == "FR" and not paired:
         raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
-    if mode == "NR" and (reference or ref_pattern):
+    if mode == "NR" and (reference or reference_pattern):
         raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
     groups = None
     if group_by is not None and "{" not in group_by:
@@ -351,7 +360,7 @@ def score(
             with waiting(f"writing {page}"):
                 report.close()
     except KeyboardInterrupt:
-        kept = f"; {output} keeps what is done, and the same command goes on from there" if output else ""
+        kept = f"; {kept_in(output)}" if output else ""
         click.echo(f"interrupted{kept}", err=True)
         ctx.exit(130)
     ctx.exit(1 if failed else 0)

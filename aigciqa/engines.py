@@ -33,6 +33,8 @@ class Scorer:
             from . import image
 
             image.MAX_PIXELS = how["max_pixels"]
+        if how["compiled"] and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+            tempfile.TemporaryFile().close()  # the compiler writes there; say now where it cannot
         self.metric = self._metric(name, dimension)
         self.config: MetricConfig = self.metric.config() if self.engine == "ray" else self.metric.config
         chosen = self.config.dimension(dimension)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -185,6 +186,26 @@ class Run:
         low, high = config.score_range
         labels = config.provenance["labels"]
         _echo(f"\n{self.scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", aside)
+
+
+def kept_in(output: str) -> str:
+    """Which file keeps the rows of a run that was interrupted.
+
+    Args:
+        output: the file that the run writes to; a Parquet file is made in the end, from the rows in another.
+
+    Examples:
+        >>> kept_in("not-there.csv")
+        'no row was written; start the same command again'
+    """
+    path = Path(output)
+    if path.is_symlink():  # the rows are beside the file that the link leads to
+        path = Path(os.path.realpath(path))
+    unfinished = path.with_name(f"{path.name}.part")
+    kept = unfinished if path.suffix.lower() == ".parquet" and unfinished.exists() else path
+    if not kept.exists():
+        return "no row was written; start the same command again"
+    return f"{kept} keeps what is done, and the same command goes on from there"
 
 
 def open_report(scorer: "Scorer", page: str | None, group_by: str | None) -> "Report | None":

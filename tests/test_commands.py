@@ -48,12 +48,11 @@ NOT_RUN = {
     r"python benchmarks/": "needs photographs and takes minutes; benchmarks/ says which",
 }
 # A tiny network in the place of the command's, whose weights would be fetched and train for hours.
-TINY = "--backbone test_efficientnet --weights random --resize 36 --crop 32 --epochs 1 --batch-size 32 --device cpu"
+TINY = "--backbone test_efficientnet --weights random --resize 36 --crop 32 --epochs 1 --batch-size 32"
 ADDED = {
     r"aigciqa train .*--feature stages": TINY.replace("--resize 36", "--resize 64") + " --folds 2",
     r"aigciqa train ": TINY,
     r"aigciqa data synthesize ": "--size 96 --levels 2 --workers 1",
-    r"aigciqa publish ": "",
 }
 SLOW = r"aigciqa (train|evaluate|export|publish|convert|data)|--engine ray|nr\.onnx|--map|runs/|python |PKU"
 
@@ -155,14 +154,16 @@ def results(store):
     config = aigciqa.metric_info("nr-aigciqa")
     for name in ("sd.csv", "mj.csv", "monday.csv", "tuesday.parquet"):
         with open_results(Path(name), config.dimensions, config.stamp) as file:
-            file.write([Row(f"SD/{i}.png", None, dict.fromkeys(config.dimensions, 1.5 + i)) for i in range(2)])
+            file.write(
+                [Row(f"SD/{i}.png", None, dict.fromkeys(config.dimensions, 1.5 + i)) for i in range(2)]
+            )
 
 
 def pku(store):
     """PKU-I2IQA."""
     if not (store / "PKU-I2IQA").exists():
         make_pku(store / "PKU-I2IQA", prompts=10, size=48)
-    shutil.copytree(store / "PKU-I2IQA", "PKU-I2IQA")
+    shutil.copytree(store / "PKU-I2IQA", "PKU-I2IQA", dirs_exist_ok=True)
 
 
 def run_folder(store):
@@ -172,7 +173,6 @@ def run_folder(store):
         line = f"train fr-resnet50 --data PKU-I2IQA --out {store}/run {TINY}"
         done = CliRunner().invoke(main, shlex.split(line))
         assert done.exit_code == 0, done.output
-        shutil.rmtree("PKU-I2IQA")
     for name in ("fr", "fr-resnet50", "a", "b", "paper"):
         shutil.copytree(store / "run", f"runs/{name}")
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,65 @@ def test_warnings_as_errors_change_nothing(line, images):
     done = shell(line, PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stderr
     assert b"Warning" not in done.stderr and b"warning" not in done.stderr
+
+
+# -- nowhere to write
+
+ONLY = """
+mount --bind out out && mount -o remount,bind,ro / && mount -t tmpfs -o ro none /dev/shm || exit 99
+cd "$PWD"; touch writable 2>/dev/null && exit 99
+"""
+
+
+def read_only(line):
+    """Run a line of shell where only the folder `out` can be written, and the home does not exist."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    place = {k: v for k, v in os.environ.items() if k not in ("TMPDIR", "HF_HOME")}
+    place |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": "/nonexistent"}
+    Path("out").mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", ONLY + line], capture_output=True, text=True, env=place
+    )
+    if done.returncode == 99 or done.stderr.startswith("unshare: "):
+        pytest.skip("needs the right to mount")
+    return done
+
+
+@posix
+@pytest.mark.parametrize(
+    "line",
+    [
+        "aigciqa-score gen.png 猫.png --ref gen.png --workers 2 -o out/a.parquet",
+        "aigciqa-score shard.tar links.tar.gz --html out/page.html --map out/maps -o out/b.csv",
+        "printf 'gen.png\\n' | aigciqa-score - --format csv && aigciqa list && aigciqa info nr-aigciqa",
+        "aigciqa report results.csv --html out/report.html",
+    ],
+)
+def test_nothing_but_the_output_has_to_be_writable(line, images):
+    from aigciqa.registry import metric_info
+
+    stamp = metric_info("nr-aigciqa").stamp
+    Path("results.csv").write_text(f"picture,reference,quality,error,metric\ngen.png,,3.5,,{stamp}\n")
+    Path("link.png").symlink_to("gen.png")
+    for name, mode in (("shard.tar", "w"), ("links.tar.gz", "w:gz")):
+        with tarfile.open(name, mode) as tar:
+            tar.add("gen.png", "0.png")
+            tar.add("link.png", "1.png")
+    Path("link.png").unlink()
+    done = read_only(line)
+    assert done.returncode == 0, done.stderr
+
+
+@posix
+@pytest.mark.parametrize("option", ["--compile", "--engine onnx"])
+def test_what_needs_a_temporary_folder_names_it(option, images):
+    done = read_only(f"aigciqa-score gen.png {option} -o out/a.csv")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        f"error: a temporary file cannot be written in {Path('/tmp').resolve()}: Read-only file system; let TMPDIR "
+        "name a folder that can be written",
+    )
 
 
 # -- progress
