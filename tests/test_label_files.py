@@ -1,7 +1,6 @@
 """Label files as people have them: the layouts of the authors and of other public projects, in small."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -287,7 +286,7 @@ def test_each_layout_trains_for_an_epoch(tmp_path, layout):
         "--backbone", "test_efficientnet", "--resize", 32, "--crop", 32, "--epochs", 1, "--dimensions", wanted,
         "--select", "last", "--validation", 0, "--weights", "random",
     )  # fmt: skip
-    figures = json.loads((out / "evaluation.json").read_text())[name]
+    figures = json.loads((out / "evaluation.json").read_text())["figures"][name]
     assert tuple(figures) == dimensions
     assert figures[dimensions[-1]]["scale"] == [0, last]
     config = json.loads((out / "config.json").read_text())
@@ -303,17 +302,17 @@ def test_each_layout_trains_for_an_epoch(tmp_path, layout):
 def test_the_overall_score_trains_alone(tmp_path, reference):
     """On the scale of the sum where that is asked for, and else on that of the other dimensions."""
     make_i2iqa(tmp_path / "data", "xlsx")
-    for more, scale in (([], 5), (["--score-range", "0,15"], 15)):
-        out = tmp_path / f"run{scale}"
+    for scale in (5, 15):
+        out, recipe = tmp_path / f"run{scale}", tmp_path / f"{scale}.yaml"
+        recipe.write_text(f"score_range: [0, {scale}]\n")
         run(
-            "train", "--data", tmp_path / "data", "--out", out, "--reference", reference, "--epochs", 1,
+            "train", recipe, "--data", tmp_path / "data", "--out", out, "--reference", reference, "--epochs", 1,
             "--backbone", "test_efficientnet", "--resize", 32, "--crop", 32, "--dimensions", "overall",
-            "--weights", "random", *more,
+            "--weights", "random",
         )  # fmt: skip
-        figures = json.loads((out / "evaluation.json").read_text())["pku-i2iqa"]["overall"]
+        figures = json.loads((out / "evaluation.json").read_text())["figures"]["pku-i2iqa"]["overall"]
         assert figures["scale"] == [0, 15]
         assert json.loads((out / "config.json").read_text())["score_range"] == [0, scale]
         run("evaluate", out, tmp_path / "data", "--dimension", "overall", "--out", tmp_path / "figures.json")
         again = json.loads((tmp_path / "figures.json").read_text())["figures"]["overall"]
         assert again["rmse"] == pytest.approx(figures["rmse"], rel=1e-4)
-    shutil.rmtree(tmp_path / "data/Generated_image/All")
