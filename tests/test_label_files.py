@@ -210,7 +210,11 @@ def test_the_overall_score_is_the_sum_and_on_its_scale(tmp_path):
     assert (list(only.labels), only.score_range, only.ranges) == (["overall"], (0, 15), {})
     assert load(tmp_path / "a", dimensions=["quality"]).notes == []
     assert load(tmp_path / "a", score_range=(1, 5)).range_of("overall") == (3, 15)
-    assert "overall: the sum of quality, authenticity, correspondence" in run("data", "check", tmp_path / "a")
+    said = run("data", "check", tmp_path / "a")
+    assert "overall: the sum of quality, authenticity, correspondence\n" in said
+    assert f"mean {summed.labels['overall'].mean():.4g}, on a scale of 0 to 15\n" in said
+    of = "subset: the rows with an image prompt (image-to-image), 16 of 32\n"
+    assert of in run("data", "check", tmp_path / "a", "--format", "pku-aigiqa-4k-i2i")
     assert "overall: column 'MOS', which is the sum of" in run("data", "check", tmp_path / "b")
     table = pd.read_excel(tmp_path / "b/annotation.xlsx")
     table.assign(MOS=table["MOS"] / 3).to_excel(tmp_path / "b/annotation.xlsx", index=False)
@@ -224,10 +228,13 @@ def test_train_and_test_files_are_a_split_of_their_own(tmp_path):
     split = own_split(rated)
     assert (len(split.train), len(split.test)) == (24, 8)
     assert all(rated.pictures[row].stem.endswith("11") for row in split.test)
-    assert "labels: train.txt (train), test.txt (test)" in run("data", "check", tmp_path / "pku")
+    assert "label files: train.txt (train), test.txt (test)" in run("data", "check", tmp_path / "pku")
     make_aigciqa2023(tmp_path / "2023", "model")
     cmim = load(tmp_path / "2023/1", images=tmp_path / "2023")
     assert cmim.splits == ["train"] * 12 + ["test"] * 4  # there is no other file to test on
+    (tmp_path / "2023/1/val.csv").rename(tmp_path / "2023/1/validation.csv")
+    (tmp_path / "2023/1/train.csv").rename(tmp_path / "2023/1/Train.csv")
+    assert load(tmp_path / "2023/1", images=tmp_path / "2023").splits == cmim.splits
     bad = tmp_path / "pku/test.txt"
     bad.write_text(bad.read_text().replace("\t", "\tx", 1))
     with pytest.raises(InputError, match=r"test\.txt: row 1, column 'quality'"):
@@ -254,8 +261,8 @@ def test_an_image_with_two_rows_is_refused_dropped_or_averaged(tmp_path):
         rated = load(tmp_path, duplicates=duplicates)
         assert len(rated) == 16
         assert rated.labels["quality"][-1] == pytest.approx(label)
-        assert f"1 duplicate row {said}" in str(check(rated))
-        assert "row 18 after 17" in str(check(rated))
+        assert f"duplicate rows {said}" in str(check(rated))
+        assert "1, such as row 18 after row 17" in str(check(rated))
     with pytest.raises(InputError, match="duplicates='first': pass one of error, drop, mean"):
         load(tmp_path, duplicates="first")
 

@@ -17,6 +17,7 @@ from ..errors import InputError
 from .duplicates import without_duplicates
 from .files import digest_of
 from .formats import FORMATS, detect, format_names, read
+from .labelfiles import SIDES
 from .manifest import read_manifest
 from .overall import OVERALL
 from .progress import each
@@ -24,9 +25,6 @@ from .rated import Labels
 from .rated import RatedSet as RatedSet  # the name that others import from here
 from .tables import ROLES
 
-SIDES = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
 SHOWN = 5  # names in one message; the count is always of all
 RESCALED = (0.0, 5.0)  # scale of AIGCIQA2023's labels as CMIM-AIGIQA gives them: the authors', divided by 20
 
@@ -281,7 +279,8 @@ def _facts(rated: RatedSet) -> list[str]:
     for name, values in rated.labels.items():
         known = values[~np.isnan(values)]
         span = f" from {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}" if len(known) else ""
-        facts.append(f"{name}: {len(known)} labels{span}")
+        scale = ", on a scale of {:g} to {:g}".format(*rated.ranges[name]) if name in rated.ranges else ""
+        facts.append(f"{name}: {len(known)} labels{span}{scale}")
     return facts
 
 

@@ -51,7 +51,6 @@ def without_duplicates(
     if duplicates == "mean":
         means = frame[list(dimensions)].groupby(numbers, sort=False).mean()
         kept[list(dimensions)] = means.to_numpy()
-    became = "left out" if duplicates == "drop" else "averaged with the first row of their image"
-    count = int(again.sum())
-    said = f"{count} duplicate row{'s' * (count > 1)} {became}, such as row {rows[1]} after {rows[0]} for {for_what}"
+    became = "left out" if duplicates == "drop" else "averaged with the first"
+    said = f"duplicate rows {became}: {int(again.sum())}, such as row {rows[1]} after row {rows[0]} for {for_what}"
     return kept, [said]

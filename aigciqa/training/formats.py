@@ -5,21 +5,21 @@ column names: ``picture`` and, where known, ``reference``, ``group``, ``split``,
 one column for each dimension. Its index is the row in the file, for messages; a header is row 1.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ..errors import InputError
 from . import naming
+from .labelfiles import Table, joined, label_files, one_split, tables
 from .mosz import mosz_files, read_mosz
 from .overall import OVERALL, PARTS, add_overall
-from .tables import MOS, TABLES, TEXTS, find_columns, is_bare, read_table, select
+from .tables import find_columns, is_bare, read_table, select
 
 Completion = Callable[[pd.DataFrame, Path, Path], pd.DataFrame]
 PKU = frozenset({"Generated_image", "Image_prompt", "MOS_q", "MOS_a", "MOS_c"})
-SIDES = ("train", "val", "test")  # names of files that are together one data set with a split of its own
 
 
 @dataclass(frozen=True)
@@ -27,78 +27,71 @@ class Format:
     """One published data set.
 
     Args:
-        complete: adds to a table of labels what the names of files and folders tell.
-        columns: by which the table is known, one set for each layout; the first is that of the authors.
-        bare: columns of text without a header, after that of the pictures.
-        names: regular expression of its pictures' names, with folders, by which a single file is known.
+        columns: by which its table of labels is known.
+        complete: adds to that table what the names of files and folders tell.
         score_range: of its labels.
         ending: of the table's name by which, with its columns, a folder is known; any for ``""``.
         telling: whether no other table is likely to have these columns.
+        others: columns by which tables of other projects are known to hold its labels.
+        bare: dimensions in the columns of text without a header, after that of the pictures.
+        names: regular expression of its pictures' names, with folders, by which a single file is known.
         summed: whether its overall score is the sum of the three others.
     """
 
+    columns: frozenset[str]
     complete: Completion
-    columns: tuple[frozenset[str], ...] = ()
-    bare: tuple[str, ...] = ()
-    names: str = ""
     score_range: tuple[float, float] = (0.0, 5.0)
     ending: str = ""
     telling: bool = False
+    others: tuple[frozenset[str], ...] = ()
+    bare: tuple[str, ...] = ()
+    names: str = ""
     summed: bool = False
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether a table with these columns may be of this data set."""
-        return any(one <= frozenset(columns) for one in self.columns)
+        return any(one and one <= frozenset(columns) for one in (self.columns, *self.others))
 
 
 FORMATS = {
-    "pku-i2iqa": Format(naming.pku_i2iqa, bare=PARTS, names=r"(?:.*/)?[A-Za-z]+_\d+_\d+\.\w+", summed=True),
-    "pku-aigiqa-4k": Format(naming.pku_aigiqa_4k, (PKU,), telling=True, summed=True),
-    "pku-aigiqa-4k-i2i": Format(naming.image_to_image, (PKU,), summed=True),
-    "pku-aigiqa-4k-t2i": Format(naming.text_to_image, (PKU,), summed=True),
+    "pku-i2iqa": Format(
+        frozenset(), naming.pku_i2iqa, bare=PARTS, names=r"(?:.*/)?(?:SD|MJ)_\d+_\d+\.\w+", summed=True
+    ),
+    "pku-aigiqa-4k": Format(PKU, naming.pku_aigiqa_4k, telling=True, summed=True),
+    "pku-aigiqa-4k-i2i": Format(PKU, naming.image_to_image, summed=True),
+    "pku-aigiqa-4k-t2i": Format(PKU, naming.text_to_image, summed=True),
     "agiqa-1k": Format(
+        frozenset({"Image", "MOS"}),
         naming.agiqa_1k,
-        (frozenset({"Image", "MOS"}), frozenset({"name", "prompt", "MOS"})),
-        names=r"(?:.*/)?[A-Za-z]+(?:_\d+){4}\.\w+",
         ending=".xlsx",
+        others=(frozenset({"name", "prompt", "MOS"}),),
+        names=r"(?i:(?:.*/)?(?:deepai|dreamstudio)(?:_\d+){4}\.\w+)",
     ),
     "agiqa-3k": Format(
+        frozenset({"name", "mos_quality", "mos_align"}),
         naming.agiqa_3k,
-        (frozenset({"name", "mos_quality", "mos_align"}),),
-        ("quality", "correspondence"),
-        r"(?:.*/)?[\w.]+_[a-z]+_\d+\.\w+",
         telling=True,
+        bare=("quality", "correspondence"),
+        names=r"(?:.*/)?[\w.]+_(?:normal|lowstep|lowcorr|highcorr)_\d+\.\w+",
     ),
     "aigciqa2023": Format(
+        frozenset({"model", "image_name", "mosz1"}),
         naming.aigciqa2023,
-        (frozenset({"model", "image_name", "mosz1"}),),
-        PARTS,
-        r"(?:.*/)?allimg/\d+\.\w+",
         (0.0, 100.0),
         telling=True,
+        bare=PARTS,
+        names=r"(?:.*/)?allimg/\d+\.\w+",
     ),
     "aigiqa-20k": Format(
-        naming.aigiqa_20k, (frozenset({"name", "prompt", "mos"}),), names=r"(?:.*/)?[A-Za-z].*_\d{3,}\.\w+"
+        frozenset({"name", "prompt", "mos"}),
+        naming.aigiqa_20k,
+        names=r"(?i:(?:.*/)?(?:dall|sd|ssd|lcm|mj|midj|if|pixart|pg|play|dream|stable|deep)[^/]*_\d+\.\w+)",
     ),
 }
-SUBSETS = ("pku-aigiqa-4k-i2i", "pku-aigiqa-4k-t2i")  # to be asked for, never detected
-
-
-@dataclass
-class Table:
-    """What the files of labels of a data set hold.
-
-    Args:
-        file: the file, or the folder of several, for messages.
-        frame: the rows.
-        notes: what was taken for what, a sentence each.
-        factors: of dimensions whose labels are on a scale so many times that of the others.
-    """
-
-    file: Path
-    frame: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
-    factors: dict[str, float] = field(default_factory=dict)
+SUBSETS = {  # to be asked for, never detected
+    "pku-aigiqa-4k-i2i": "the rows with an image prompt (image-to-image)",
+    "pku-aigiqa-4k-t2i": "the rows without an image prompt (text-to-image)",
+}
 
 
 def format_names() -> list[str]:
@@ -184,75 +177,6 @@ def _which_pku(file: Path, root: Path) -> str:
     return "pku-aigiqa-4k" if (read_table(file)["Image_prompt"] == "").any() else "pku-i2iqa"
 
 
-# -- the files of labels
-
-
-def tables(folder: Path) -> list[Path]:
-    """The tables in a folder that name pictures and have labels of them."""
-    return [file for file in sorted(folder.iterdir()) if _has_labels(file)]
-
-
-def _has_labels(file: Path) -> bool:
-    kind = file.suffix.lower()
-    if kind not in (*TABLES, *TEXTS) or not file.is_file():
-        return False
-    if is_bare(file):
-        return True
-    if kind == ".txt":
-        return False
-    names = find_columns(read_table(file, rows=0).columns).keys()
-    return "picture" in names and bool(names & MOS.keys())
-
-
-def one_split(files: Sequence[Path]) -> list[Path]:
-    """Those of the files that are sides of one split by their names, such as train.txt and test.txt; else none."""
-    found = [file for side in SIDES for file in files if file.stem.lower() == side]
-    names = {file.stem.lower() for file in found}
-    alike = len({file.suffix.lower() for file in found}) == 1 and len(found) == len(names)
-    return found if alike and "train" in names and len(names) > 1 else []
-
-
-def label_files(path: Path, none: str, fitting: Callable[[Path], bool] = lambda file: True) -> list[Path]:
-    """The file of labels, or the files of its sides where a data set comes with a split.
-
-    Args:
-        path: the file, or the folder of the data set.
-        none: what to say where there is none.
-        fitting: which tables in the folder to look at.
-
-    Raises:
-        InputError: when there is none, or several that are not sides of one split.
-    """
-    if path.is_file():
-        return [path]
-    files = [file for file in tables(path) if fitting(file)]
-    if files and len(files) in (1, len(one_split(files))):
-        return one_split(files) or files
-    names = ", ".join(file.name for file in files)
-    raise InputError(f"{path}: several tables of labels: {names}; pass one's path" if files else none)
-
-
-def joined(path: Path, files: Sequence[Path], read_one: Callable[[Path], pd.DataFrame]) -> Table:
-    """The rows of one file, or those of the sides of a split with a column ``split``.
-
-    Args:
-        path: what the user gave.
-        files: as `label_files` gives them.
-        read_one: reads one file under our names.
-    """
-    if len(files) == 1:
-        return Table(files[0], read_one(files[0]))
-    sides = [file.stem.lower() for file in files]
-    if "test" not in sides:  # there is nothing else to test on
-        sides = ["test" if side == "val" else side for side in sides]
-    parts = []
-    for file, side in zip(files, sides, strict=True):
-        part = read_one(file).assign(split=side)
-        parts.append(part.set_axis([f"{row} of {file.name}" for row in part.index], axis=0))
-    said = ", ".join(f"{file.name} ({side})" for file, side in zip(files, sides, strict=True))
-    return Table(path, pd.concat(parts).fillna({"prompt": "", "reference": ""}), [f"labels: {said}"])
-
-
 # -- reading
 
 
@@ -281,7 +205,7 @@ def read(name: str, path: Path, images: Path | None, header: bool | None = None)
         if bare:
             return _under(frame, form, name, file)
         if form.columns and not form.fits(frame.columns):
-            missing = form.columns[0] - set(frame.columns)
+            missing = form.columns - set(frame.columns)
             raise InputError(f"{file}: no column {', '.join(sorted(missing))}; tables of {name} have them")
         names = find_columns(frame.columns)
         if form.summed and OVERALL not in names and set(PARTS) <= names.keys():
@@ -294,7 +218,10 @@ def read(name: str, path: Path, images: Path | None, header: bool | None = None)
     found.frame["picture"] = found.frame["picture"].str.replace("\\", "/")
     if form.summed:
         add_overall(found.frame, next(iter(theirs), ""), form.score_range, found.notes, found.factors)
+    count = len(found.frame)
     found.frame = form.complete(found.frame, root, found.file)
+    if name in SUBSETS:
+        found.notes.insert(0, f"subset: {SUBSETS[name]}, {len(found.frame)} of {count}")
     return found
 
 
@@ -316,5 +243,5 @@ def _under(frame: pd.DataFrame, form: Format, name: str, file: Path) -> pd.DataF
 def _wanted(name: str) -> str:
     form = FORMATS[name]
     bare = f"path, {', '.join(form.bare)}, prompt by tabs" if form.bare else ""
-    columns = " or ".join(f"columns {', '.join(sorted(one))}" for one in form.columns)
+    columns = " or ".join(f"columns {', '.join(sorted(one))}" for one in (form.columns, *form.others) if one)
     return "; or ".join(filter(None, (bare, columns or "a table with MOS columns")))

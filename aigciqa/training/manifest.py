@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..config import DIMENSIONS
 from ..errors import InputError
-from .formats import Table, joined, label_files
+from .labelfiles import Table, joined, label_files
 from .naming import located
 from .overall import PARTS
 from .tables import ROLES, find_columns, is_bare, read_table, select

@@ -63,7 +63,12 @@ def pku_i2iqa(frame: pd.DataFrame, root: Path, file: Path) -> pd.DataFrame:
         for number, name in zip(frame["group"], given, strict=True)
     ]
     frame["picture"] = [
-        _first_there(folder / "All" / Path(name).name, root / name, folder / generator / Path(name).name)
+        _first_there(
+            folder / "All" / Path(name).name,
+            root / name,
+            folder / generator / Path(name).name,
+            root / Path(name).name,
+        )
         for name, generator in zip(frame["picture"], parts[0], strict=True)
     ]
     return frame

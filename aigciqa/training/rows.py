@@ -80,6 +80,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
             raise InputError(
                 f"{without} of {len(one)} rows of {one.name} have no reference, which full reference needs; "
                 "train with reference=partial, or leave these rows out of its manifest"
+                + (f" (format={one.name}-i2i)" if one.name == "pku-aigiqa-4k" else "")
             )
         missing = np.full(len(one), np.nan)
         found = [
