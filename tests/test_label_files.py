@@ -251,6 +251,44 @@ def test_text_files_of_other_data_sets_are_not_taken_for_pku_i2iqa(tmp_path):
     assert text.groups == [str(i // 4) for i in range(48)]
 
 
+def test_other_tables_with_such_columns_stay_manifests(tmp_path):
+    names = [f"cat_{n:03}.png" for n in range(3)]
+    paint_all(tmp_path, names)
+    pd.DataFrame({"name": names, "prompt": list("abc"), "mos": [1, 2, 3]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    rated = load(tmp_path / "t.csv")
+    assert (rated.name, rated.range_of("quality"), rated.range_is_observed) == ("t", (1, 3), True)
+    pd.DataFrame({"Image": names, "MOS": [1, 2, 3]}).to_excel(tmp_path / "t.xlsx", index=False)
+    assert load(tmp_path / "t.xlsx").name == "t"
+    for labels, said in (("3\t4", "3 columns may be anything"), ("3", None), ("3\t4\t5", None)):
+        text = "".join(f"{name}\t{labels}\n" for name in names)
+        (tmp_path / "u.txt").write_text(text)
+        if said:
+            with pytest.raises(InputError, match=said):
+                load(tmp_path / "u.txt")
+        else:
+            rated = load(tmp_path / "u.txt", score_range=(0, 10))
+            assert (rated.name, list(rated.labels["quality"])) == ("u", [3, 3, 3])
+            assert rated.ranges == {}
+
+
+def test_the_annotation_file_may_lie_elsewhere(tmp_path):
+    make_i2iqa(tmp_path / "pku", "xlsx")
+    (tmp_path / "pku/I2IQA_annotation.xlsx").rename(tmp_path / "mine.xlsx")
+    assert load(tmp_path / "mine.xlsx", images=tmp_path / "pku").name == "pku-i2iqa"
+    make_4k(tmp_path / "4k")
+    (tmp_path / "4k/annotation.xlsx").rename(tmp_path / "mine.xlsx")
+    assert load(tmp_path / "mine.xlsx", images=tmp_path / "4k").name == "pku-aigiqa-4k"
+    table = pd.read_excel(tmp_path / "mine.xlsx")[:16].rename(columns={"MOS": "Total "})
+    table.to_csv(tmp_path / "part.csv", index=False)  # as image-to-image rows are kept in one folder
+    flat = tmp_path / "flat"
+    paint_all(flat, table["Generated_image"])
+    paint_all(flat / "Image_prompt", ["0.jpg", "1.jpg"], 100)
+    rated = load(tmp_path / "part.csv", images=flat)
+    assert (rated.name, check(rated).problems) == ("pku-i2iqa", [])
+
+
 def test_an_image_with_two_rows_is_refused_dropped_or_averaged(tmp_path):
     make_agiqa_1k(tmp_path)
     with pytest.raises(
