@@ -12,6 +12,8 @@ from test_data import paint_all
 from aigciqa.errors import InputError
 from aigciqa.training.cli import main
 from aigciqa.training.data import check, load
+from aigciqa.training.recipe import DataSource, Recipe
+from aigciqa.training.rows import divide, open_data
 from aigciqa.training.splits import own_split
 
 PAPER = ("quality", "authenticity", "correspondence", "overall")
@@ -231,6 +233,7 @@ def test_train_and_test_files_are_a_split_of_their_own(tmp_path):
     assert "label files: train.txt (train), test.txt (test)" in run("data", "check", tmp_path / "pku")
     make_aigciqa2023(tmp_path / "2023", "model")
     cmim = load(tmp_path / "2023/1", images=tmp_path / "2023")
+    assert cmim.notes[-1] == "scale: 0 to 5, to which the labels of 0 to 100 seem to be divided by 20"
     assert cmim.splits == ["train"] * 12 + ["test"] * 4  # there is no other file to test on
     (tmp_path / "2023/1/val.csv").rename(tmp_path / "2023/1/validation.csv")
     (tmp_path / "2023/1/train.csv").rename(tmp_path / "2023/1/Train.csv")
@@ -239,6 +242,16 @@ def test_train_and_test_files_are_a_split_of_their_own(tmp_path):
     bad.write_text(bad.read_text().replace("\t", "\tx", 1))
     with pytest.raises(InputError, match=r"test\.txt: row 1, column 'quality'"):
         load(tmp_path / "pku")
+
+
+def test_the_papers_split_of_files_in_another_order_is_warned_about(tmp_path):
+    make_i2iqa(tmp_path / "pku", "text")
+    recipe = Recipe(split="paper", data=(DataSource(str(tmp_path / "pku")),))
+    said = divide(recipe, open_data(recipe), tmp_path / "run")[3]
+    assert "its files bring a split (split=own)" in said[-1]
+    make_i2iqa(tmp_path / "xlsx", "xlsx")
+    recipe = Recipe(split="paper", data=(DataSource(str(tmp_path / "xlsx")),))
+    assert not any("bring a split" in one for one in divide(recipe, open_data(recipe), tmp_path / "other")[3])
 
 
 def test_text_files_of_other_data_sets_are_not_taken_for_pku_i2iqa(tmp_path):

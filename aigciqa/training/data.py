@@ -109,6 +109,8 @@ def load(
     whole = score_range or observed
     if named in FORMATS and score_range is None:
         whole = _range_of_format(named, observed, table.file, format is not None)
+        if whole != FORMATS[named].score_range:
+            notes.append("scale: 0 to 5, to which the labels of 0 to 100 seem to be divided by 20")
     rated = _rated(name, table.file, table.frame, labels, whole)
     ranges = {key: _times(whole, table.factors.get(key, 1)) for key in labels}
     if len(set(ranges.values())) == 1:  # such as overall alone

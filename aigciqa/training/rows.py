@@ -220,6 +220,11 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
         (folder / "splits").mkdir(parents=True, exist_ok=True)
         save_split(split, folder / "splits" / _file(index, one), one)
         warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
+        if recipe.split == "paper" and one.splits is not None:
+            warnings.append(
+                f"{one.name}: its files bring a split (split=own), so its rows are perhaps not in the order that the "
+                "papers' split goes by"
+            )
     train: list[Sequence[int]] = [split.train for split in splits] or [*everything]
     test = [split.test for split in splits] or [()] * len(rated)
     validation: list[Sequence[int]] = [()] * len(rated)
