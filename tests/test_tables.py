@@ -131,6 +131,9 @@ def test_scores_of_others_are_read_alike(tmp_path):
     file = tmp_path / "scores.csv"
     file.write_bytes("\ufeffpicture ; score ;\r\na.png;3,5;\r\nb.png;4;\r\n".encode("utf-16-le"))
     assert read_scores(file) == {"a.png": 3.5, "b.png": 4}
+    lines = tmp_path / "scores.jsonl"
+    lines.write_text('\ufeff{"picture": "a.png", "score": 3.5}\n', encoding="utf-8")
+    assert read_scores(lines) == {"a.png": 3.5}
 
 
 def test_columns_in_the_middle_stay_where_they_are(tmp_path):

@@ -106,6 +106,7 @@ def _without_empty(frame: pd.DataFrame, header: bool) -> pd.DataFrame:
 
 def _text(path: Path, how: dict[str, Any]) -> pd.DataFrame:
     """A table of text by pandas, whose parser has no limit to a cell."""
+    check_file(path, limits.TABLE)  # before it is opened, for it may be a pipe
     encoding, separator, extra = layout_of(path)
     check_text(path, separator.encode() + b"\n\r")
     header = how["header"] == 0
@@ -124,10 +125,8 @@ def _text(path: Path, how: dict[str, Any]) -> pd.DataFrame:
 def layout_of(path: Path) -> tuple[str, str, int]:
     """Encoding and separator of a table of text, and how many separators end its second line without a column for each.
 
-    Raises:
-        InputError: for what is no ordinary file, is empty or too large.
+    Only its beginning is read.
     """
-    check_file(path, limits.TABLE)
     with path.open("rb") as file:
         start = file.read(PEEK)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -228,11 +227,7 @@ def select(frame: pd.DataFrame, names: Mapping[str, str], file: Path) -> pd.Data
 
 
 def is_bare(path: Path) -> bool:
-    """Whether a table of text has no header: its first cell is the name of an image, and another a number.
-
-    Raises:
-        InputError: when it is too large.
-    """
+    """Whether a table of text has no header: its first cell is the name of an image, and another a number."""
     if path.suffix.lower() not in TEXTS or not path.is_file() or not path.stat().st_size:
         return False
     encoding, separator, _ = layout_of(path)
