@@ -18,13 +18,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .config import MetricConfig, Transform, paper_config
-    from .errors import AigciqaError, CheckpointError, InputError, TransientError
+    from .errors import AigciqaError, AigciqaWarning, CheckpointError, InputError, TransientError
     from .metric import Metric
     from .ranking import rank
     from .registry import create_metric, list_metrics, list_models, metric_info
 
 _HOME = {
     "AigciqaError": "errors",
+    "AigciqaWarning": "errors",
     "CheckpointError": "errors",
     "InputError": "errors",
     "Metric": "metric",
@@ -41,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "AigciqaError",
+    "AigciqaWarning",
     "CheckpointError",
     "InputError",
     "Metric",

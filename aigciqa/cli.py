@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -13,7 +14,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from . import __version__
-from .errors import AigciqaError, InputError
+from .errors import AigciqaError, AigciqaWarning, InputError
+from .streams import prepare_streams
+from .temporary import allow_no_temporary_folder, temporary_folder_of
 from .transient import transient
 
 TRAINING = {"accelerate", "scipy", "pandas", "matplotlib", "openpyxl", "pyarrow"}
@@ -21,19 +24,43 @@ SHELLS = ("bash", "zsh", "fish")
 FULL = {errno.ENOSPC, errno.EDQUOT}  # what only a write to a disk says, which takes nothing more
 
 
-class Command(click.Command):
+class Program(click.Command):
+    """A command that starts with streams that it can write to, and says so when they are full."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command as a program."""
+        prepare_streams()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:  # of help and other texts that are printed before `invoke`
+            if error.errno not in FULL:
+                raise
+            click.echo(f"error: output cannot be written: {error.strerror}", err=True)
+            _drop_output()
+            sys.exit(2)
+
+
+class Command(Program):
     """Errors of ours end the program with a message on stderr and code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            allow_no_temporary_folder()
+            with _plain_warnings():
+                return super().invoke(ctx)
         except AigciqaError as error:
-            _refuse(ctx, str(error))
+            _refuse(ctx, error.shown(_options(ctx.command)))
         except OSError as error:
             if error.errno in FULL:
                 _refuse(ctx, f"{error.filename or 'output'} cannot be written: {error.strerror}")
             if isinstance(error, BrokenPipeError) or transient(error) is not error:
                 raise
+            if folder := temporary_folder_of(error):
+                _refuse(
+                    ctx,
+                    f"a temporary file cannot be written in {folder}: {error.strerror}; let TMPDIR name a folder "
+                    "that can be written",
+                )
             where = error.filename or "a file or pipe of this run"
             _refuse(
                 ctx, f"{where} cannot be read or written now: {error.strerror}; put that right and try again"
@@ -47,14 +74,37 @@ class Command(click.Command):
             ctx.exit(130)
 
 
+def _options(command: click.Command) -> dict[str, str]:
+    """The command's options by the name of the Python parameter."""
+    return {str(one.name): max(one.opts, key=len) for one in command.params if isinstance(one, click.Option)}
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are lines on stderr without our source; ours appear whatever PYTHONWARNINGS says."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", AigciqaWarning)
+        warnings.showwarning = show
+        yield
+
+
 def _refuse(ctx: click.Context, message: str) -> NoReturn:
     """Say why, and end with code 2."""
     click.echo(f"error: {message}", err=True)
+    _drop_output()
+    ctx.exit(2)
+
+
+def _drop_output() -> None:
+    """Forget what standard output would not take: it is tried again when Python ends, and would change the code."""
     try:
         sys.stdout.flush()
-    except OSError:  # what it would not take is tried again when Python ends, and would change the code
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    ctx.exit(2)
 
 
 @contextmanager
@@ -126,6 +176,7 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--ref-pattern",
+    "reference_pattern",
     metavar="PATTERN",
     help="How a reference is named after its picture, below the folder --ref, such as '{1:d}.jpg' for SD_007_00.jpg. "
     "Fields: {0}, {1}, ... (parts of the stem), {stem}, {name}, {suffix}, {parent}.",
@@ -229,7 +280,7 @@ def score(
     /,
     sources: tuple[str, ...],
     reference: str | None,
-    ref_pattern: str | None,
+    reference_pattern: str | None,
     picture_column: str,
     reference_column: str,
     shard: tuple[int, int] | None,
@@ -259,7 +310,7 @@ def score(
     nothing was begun, or --on-error stop ended it.
     """
     from .engines import Scorer
-    from .running import Run, open_report
+    from .running import Run, kept_in, open_report
     from .sources import find_items
 
     if output and (as_json or form != "table"):
@@ -273,7 +324,7 @@ def score(
     items = find_items(
         sources,
         reference=reference,
-        reference_pattern=ref_pattern,
+        reference_pattern=reference_pattern,
         picture_column=picture_column,
         reference_column=reference_column,
         shard=shard,
@@ -293,7 +344,7 @@ def score(
     name, mode = scorer.config.name, scorer.config.mode
     if mode == "FR" and not paired:
         raise InputError(f"{name} compares with references; give --ref, or use nr-aigciqa")
-    if mode == "NR" and (reference or ref_pattern):
+    if mode == "NR" and (reference or reference_pattern):
         raise InputError(f"{name} judges a picture alone; leave out --ref, or use fr-aigciqa")
     groups = None
     if group_by is not None and "{" not in group_by:
@@ -309,7 +360,7 @@ def score(
             with waiting(f"writing {page}"):
                 report.close()
     except KeyboardInterrupt:
-        kept = f"; {output} keeps what is done, and the same command goes on from there" if output else ""
+        kept = f"; {kept_in(output)}" if output else ""
         click.echo(f"interrupted{kept}", err=True)
         ctx.exit(130)
     ctx.exit(1 if failed else 0)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InputError
+from .errors import InputError, Parameter
 from .limits import LINE, NAME, TABLE, check_size
 from .walking import open_again, reading, shown
 
@@ -144,8 +144,10 @@ def _cells(path: Path, row: int, column: Any, arrow: Any) -> list[str | bytes | 
 
 def _too_long(path: Path, where: str) -> InputError:
     return InputError(
-        f"{shown(str(path))}, {where}: holds a name of more than {NAME:,} bytes; name the column of pictures by "
-        "picture_column, and that of references by reference_column"
+        f"{shown(str(path))}, {where}: holds a name of more than {NAME:,} bytes; name the column of pictures by ",
+        Parameter("picture_column"),
+        ", and that of references by ",
+        Parameter("reference_column"),
     )
 
 
@@ -158,6 +160,7 @@ def _columns(path: Path, names: Sequence[str], columns: tuple[str, str]) -> list
             option = "picture_column" if name == columns[0] else "reference_column"
             listed = ", ".join(map(repr, names)) or "none"
             raise InputError(
-                f"{shown(str(path))}: no column {name!r}; its columns are {listed}; name it by {option}"
+                f"{shown(str(path))}: no column {name!r}; its columns are {listed}; name it by ",
+                Parameter(option),
             )
     return [name for name in columns if name in names]

@@ -33,6 +33,8 @@ class Scorer:
             from . import image
 
             image.MAX_PIXELS = how["max_pixels"]
+        if how["compiled"]:
+            _check_compiler_can_write()
         self.metric = self._metric(name, dimension)
         self.config: MetricConfig = self.metric.config() if self.engine == "ray" else self.metric.config
         chosen = self.config.dimension(dimension)
@@ -140,6 +142,21 @@ class Scorer:
             devices=self.how["devices"] or None,
             compiled=self.how["compiled"],
         )
+
+
+def _check_compiler_can_write() -> None:
+    """Find out now, as PyTorch's own error is a traceback of pages."""
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    try:
+        if cache:
+            Path(cache).mkdir(parents=True, exist_ok=True)
+        for folder in filter(None, (cache, tempfile.gettempdir())):
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"the compiler of --compile cannot write to {error.filename}: {error.strerror}; let TMPDIR, and "
+            "TORCHINDUCTOR_CACHE_DIR where it is set, name folders that can be written"
+        ) from None
 
 
 class MapFolder:

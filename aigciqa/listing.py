@@ -26,7 +26,7 @@ class Listing:
         """What came, kept in a file, and what separates its paths."""
         stdin = self._stdin or sys.stdin
         binary = getattr(stdin, "buffer", None)  # text has lost carriage returns, or refuses some bytes
-        file = tempfile.TemporaryFile()  # noqa: SIM115
+        file = tempfile.SpooledTemporaryFile(16 * MIB)  # noqa: SIM115  # a folder for it may be missing
         separator = b"\n"
         while block := binary.read(1 << 16) if binary else os.fsencode(stdin.read(1 << 16)):
             if file.tell() + len(block) > TABLE:

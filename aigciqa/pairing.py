@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from .errors import InputError
+from .errors import InputError, Parameter
 from .formats import LeftOut
 from .walking import pictures, shown, some, text_advice, there
 
@@ -46,8 +46,9 @@ def pairing(reference: str | None, pattern: str | None) -> Pair | None:
     if pattern is not None:
         if reference is not None and not is_folder:
             raise InputError(
-                f"{shown(reference)} is one reference for all pictures; leave out reference_pattern, or name "
-                "the folder that the pattern begins in"
+                f"{shown(reference)} is one reference for all pictures; leave out ",
+                Parameter("reference_pattern"),
+                ", or name the folder that the pattern begins in",
             )
         return _by_pattern(pattern, Path(reference or ""))
     if is_folder:
@@ -156,8 +157,9 @@ def _fields(pattern: str, option: str) -> list[tuple[str, str | None, str]]:
             format(0 if spec.endswith("d") else "", spec)
     except ValueError as error:
         raise InputError(
-            f"{option} {pattern!r}: {error}; its fields are {{0}}, {{1}}, ... for the parts of the "
-            "picture's stem, {stem}, {name}, {suffix} and {parent}; {1:d} makes a number of a part"
+            Parameter(option),
+            f" {pattern!r}: {error}; its fields are {{0}}, {{1}}, ... for the parts of the "
+            "picture's stem, {stem}, {name}, {suffix} and {parent}; {1:d} makes a number of a part",
         ) from None
     return [(text, name, spec) for text, name, spec, _ in fields]
 

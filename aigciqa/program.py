@@ -18,8 +18,8 @@ def main() -> None:
         if not isinstance(code, int):  # it failed, or was interrupted
             return
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
         except (OSError, ValueError):  # Python says what is wrong when it ends
             return
         os._exit(code)

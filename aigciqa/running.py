@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,11 @@ from .transient import is_transient
 if TYPE_CHECKING:
     from .config import MetricConfig
     from .engines import MapFolder, Scorer
+    from .progress import Progress
     from .report import Report
     from .sources import Item
+
+EVERY = 30.0  # seconds between lines about the progress, where there is no terminal
 
 
 class Run:
@@ -129,7 +133,7 @@ class Run:
                         yield row
                     else:
                         yield next(again)
-                        bar.update()
+                        bar.done()
 
             file.rewrite(rows())
 
@@ -155,10 +159,15 @@ class Run:
         """Rows of the items that remain, counted in as they come."""
         self._load()
         done, begun = self.summary.count, time.monotonic()
-        with _bar(self.count, done, shown) as bar:
+
+        def note() -> str:
+            speed = (self.summary.count - done) / (time.monotonic() - begun)
+            return f"{speed:,.1f} images/s, {self.summary.failed:,} failed"
+
+        with _bar(self.count, done, shown, note) as bar:
             for row in self.scorer.rows(remaining):
                 self._count_in(row)
-                bar.update()
+                bar.done()
                 yield row
         self.seconds = time.monotonic() - begun if self.summary.count > done else None
 
@@ -177,6 +186,26 @@ class Run:
         low, high = config.score_range
         labels = config.provenance["labels"]
         _echo(f"\n{self.scorer.stamp}, scale {low:g} to {high:g}, learned from {labels}", aside)
+
+
+def kept_in(output: str) -> str:
+    """Which file keeps the rows of a run that was interrupted.
+
+    Args:
+        output: the file that the run writes to; a Parquet file is made in the end, from the rows in another.
+
+    Examples:
+        >>> kept_in("not-there.csv")
+        'no row was written; start the same command again'
+    """
+    path = Path(output)
+    if path.is_symlink():  # the rows are beside the file that the link leads to
+        path = Path(os.path.realpath(path))
+    unfinished = path.with_name(f"{path.name}.part")
+    kept = unfinished if path.suffix.lower() == ".parquet" and unfinished.exists() else path
+    if not kept.exists():
+        return "no row was written; start the same command again"
+    return f"{kept} keeps what is done, and the same command goes on from there"
 
 
 def open_report(scorer: "Scorer", page: str | None, group_by: str | None) -> "Report | None":
@@ -201,11 +230,12 @@ def open_report(scorer: "Scorer", page: str | None, group_by: str | None) -> "Re
     )
 
 
-def _bar(total: int, done: int = 0, shown: bool = True) -> Any:
-    from tqdm import tqdm
+def _bar(total: int, done: int = 0, shown: bool = True, note: Callable[[], str] = str) -> "Progress":
+    from .progress import Progress
 
-    hidden = not sys.stderr.isatty() or not shown
-    return tqdm(total=total, initial=done, unit="picture", delay=2, leave=False, disable=hidden)
+    return Progress(
+        "scoring", total, begun=done, shown=shown, every=EVERY, note=note, unit="picture", delay=2
+    )
 
 
 def _alone(item: "Item") -> "Item":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from .containers import MANIFESTS, read_manifest
-from .errors import InputError
+from .errors import InputError, Parameter
 from .formats import LeftOut
 from .listing import Listing
 from .pairing import Pair, Unpaired, pairing
@@ -263,8 +263,11 @@ class Items:
             return item
         if item.reference is not None:
             raise InputError(
-                f"{shown(item.picture)} comes with the reference {shown(item.reference)}; give no other by "
-                "reference or reference_pattern, or take that column or member out"
+                f"{shown(item.picture)} comes with the reference {shown(item.reference)}; give no other by ",
+                Parameter("reference"),
+                " or ",
+                Parameter("reference_pattern"),
+                ", or take that column or member out",
             )
         reference = self._pair(item.picture, place)
         return reference if isinstance(reference, Unpaired) else replace(item, reference=reference)

@@ -189,8 +189,8 @@ def parse_source(
     raise CheckpointError(
         f"no metric, folder or Hub repository {name[:200]!r}"
         + (f"; did you mean {near[0]!r}?" if near else ".")
-        + f" Metrics: {', '.join(names)}. A Hub repository is written org/repo or hf-hub:org/repo@revision, "
-        f"where org/repo is {REPO_IS}."
+        + f" The named metrics are {', '.join(names)}. A Hub repository is written org/repo or "
+        f"hf-hub:org/repo@revision, where org/repo is {REPO_IS}."
     )
 
 

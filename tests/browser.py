@@ -65,7 +65,7 @@ class Browser:
         assert "error" not in found, found
         return found["result"]
 
-    def _receive(self, seconds=60):
+    def _receive(self, seconds=600):
         end = time.monotonic() + seconds
         while b"\0" not in self._buffer:
             assert select.select([self._in], [], [], max(0, end - time.monotonic()))[0], (

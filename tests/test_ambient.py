@@ -342,7 +342,7 @@ def test_first_use_in_a_fork_within_it(folders, images, expected):
     with precision("medium"), ambient.neutral(CPU):  # as if another thread computed just then
         process = context.Process(target=child, args=(queue, metric), daemon=True)
         process.start()
-    found = queue.get(timeout=60)
+    found = queue.get(timeout=600)
     process.join(60)
     assert np.allclose(found, expected("resnet")["call"], rtol=0, atol=5e-4)
 

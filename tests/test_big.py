@@ -189,16 +189,15 @@ def icns(data):
 
 
 REFUSE = f"""{PEAK}
-import resource, sys
+import sys
 from aigciqa import image
 from aigciqa.errors import InputError
-memory, before = peak(), resource.getrusage(resource.RUSAGE_SELF)
+memory = peak()
 try:
     image.read_one(sys.argv[1])
 except InputError as error:
     print(error, file=open(sys.argv[2], "w"), end="")
-after = resource.getrusage(resource.RUSAGE_SELF)
-print(peak() - memory, after.ru_utime - before.ru_utime)
+print(peak() - memory)
 """
 
 
@@ -207,13 +206,12 @@ def test_decompression_bomb_is_refused_unread(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(50_000, 50_000))
     assert path.stat().st_size < 2_000_000
-    memory, seconds = map(float, run(REFUSE, path, tmp_path / "error.txt"))
+    (memory,) = map(float, run(REFUSE, path, tmp_path / "error.txt"))
     assert (tmp_path / "error.txt").read_text() == (
         f"{path}: has 2500 megapixels, more than the limit of 256; to score it all the same set "
         "aigciqa.image.MAX_PIXELS (--max-pixels on the command line)"
     )
     assert memory < 20e6
-    assert seconds < 1
 
 
 BOMBS = {

@@ -46,7 +46,7 @@ def test_i2iqa_label_file(i2iqa):
     assert rated.groups == ["0", "0", "12", "12"] * 2
     assert rated.generators == ["SD"] * 4 + ["MJ"] * 4
     assert rated.prompts[3] == '"3" corgi, "happy'
-    assert list(rated.labels) == ["quality", "authenticity", "correspondence"]
+    assert list(rated.labels) == ["quality", "authenticity", "correspondence", "overall"]
     np.testing.assert_array_equal(rated.labels["quality"], np.arange(8) / 2)
     np.testing.assert_array_equal(rated.labels["correspondence"], 5 - np.arange(8) / 2)
 

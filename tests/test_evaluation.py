@@ -586,7 +586,7 @@ def test_plots_leave_the_backend_alone(tmp_path):
         "plot_evaluation([1, 2, 3, 4, 5, 6], [1, 2, 2, 4, 5, 6], sys.argv[1], list('ababab')); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=600)
 
 
 def test_plots_show_the_scores(tmp_path):

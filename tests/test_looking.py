@@ -169,8 +169,8 @@ def on_terminal(command, **options):
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, **options)
     os.close(theirs)
-    shown, end = b"", time.monotonic() + 60
-    while time.monotonic() < end and select.select([ours], [], [], 60)[0]:
+    shown, end = b"", time.monotonic() + 600
+    while time.monotonic() < end and select.select([ours], [], [], 600)[0]:
         try:
             part = os.read(ours, 1 << 16)
         except OSError:  # the other end was closed
@@ -179,7 +179,7 @@ def on_terminal(command, **options):
             break
         shown += part
     os.close(ours)
-    output = process.communicate(timeout=10)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, shown
     return shown.decode(), output.decode()
 
@@ -190,7 +190,7 @@ WAIT = "import time\nfrom aigciqa.cli import waiting\nwith waiting('exporting'):
 def test_what_takes_long_says_so_on_a_terminal_only():
     silent = subprocess.Popen([sys.executable, "-c", WAIT.format(2.7)], stderr=subprocess.PIPE)
     shown, output = on_terminal([sys.executable, "-c", WAIT.format(2.7)])
-    assert re.search(r"\rexporting \.\.\. [23] s", shown)
+    assert re.search(r"\rexporting \.\.\. \d+ s", shown)
     assert shown.rstrip(" \r").endswith(" s") and shown.endswith("\r")  # and is wiped away
     assert output == "done\n"
     assert on_terminal([sys.executable, "-c", WAIT.format(0.1)])[0].strip() == ""
@@ -221,7 +221,7 @@ def test_scoring_has_a_bar_on_a_terminal_only(tiny, tmp_path, picture):
                 done = subprocess.run([*command, "-o", tmp_path / "out.csv"], capture_output=True, check=True)
                 assert done.stderr == b""
         finally:
-            feeder.wait(20)
+            feeder.wait()
 
 
 # -- pages of groups and of runs

@@ -16,7 +16,7 @@ def ended(body, **how):
         f"import atexit, gc, os, sys\nimport aigciqa.cli\nfrom aigciqa.program import main\n"
         f"def score(obj):\n    {lines}\naigciqa.cli.score = score\nmain()\n"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **how)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, **how)
 
 
 @pytest.mark.parametrize(("code", "said"), [("0", 0), ("2", 2), ("None", 0), ("'why'", 1)])

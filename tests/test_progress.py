@@ -4,10 +4,10 @@ import sys
 
 from test_looking import on_terminal
 
-from aigciqa.training import progress
-from aigciqa.training.progress import Progress, each
+from aigciqa import progress
+from aigciqa.progress import Progress, each
 
-CODE = "from aigciqa.training.progress import each\nfor _ in each('abc', 'letters', 3):\n    pass\n"
+CODE = "from aigciqa.progress import each\nfor _ in each('abc', 'letters', 3):\n    pass\n"
 
 
 def test_a_line_says_how_far_it_is_and_how_long_it_will_take(monkeypatch, capsys):

@@ -137,24 +137,31 @@ def test_shard_after_a_kill(recipe, picture, tmp_path):
     assert [json.loads(line) for line in results.read_text().splitlines()] == rows
 
 
-def test_service(recipe, picture, nr):
-    server = recipe("service")["server"]
-
-    def post(body):
-        try:
-            request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}/", body)
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    bodies = [encoded(picture(seed=seed % 2)) for seed in range(6)]
+def test_service(picture, nr, tmp_path):
+    """As a script of its own, which answers until it is interrupted."""
+    script = tmp_path / "service.py"
+    script.write_text(RECIPES[TITLES["service"]])
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
+        address = re.search(r"http://\S+", process.stdout.readline())[0]
+
+        def post(body):
+            try:
+                request = urllib.request.Request(address, body)
+                with urllib.request.urlopen(request, timeout=600) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        bodies = [encoded(picture(seed=seed % 2)) for seed in range(6)]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(post, [*bodies, b"no picture", bodies[0][:200]]))
+        assert process.poll() is None  # it stays
     finally:
-        server.shutdown()
-        server.server_close()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
     alone = [nr(Image.open(io.BytesIO(body))).item() for body in bodies[:2]]
     for number, (status, scores) in enumerate(answers[:6]):
         assert status == 200

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from conftest import random_network
 from synthetic import make_pku
+from test_cli import HEAVY, imported_by
 
 import aigciqa.training
 from aigciqa.config import paper_config
@@ -70,15 +70,12 @@ def test_every_field_of_a_recipe_is_an_option():
     assert run("train", "--recipes").split() == aigciqa.training.list_recipes()
 
 
-def test_help_is_instant():
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        shown = run("--help")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
+def test_help_imports_nothing_heavy():
+    shown = run("--help")
     for name in ("train", "evaluate", "publish", "convert", "data"):
         assert f"\n  {name} " in shown
+    for arguments in (["--help"], ["train", "--help"], ["data", "check", "--help"]):
+        assert imported_by("aigciqa.training.cli", "main", *arguments) & HEAVY == set()
 
 
 def test_evaluate_uses_the_test_side_of_the_run(pku, trained, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from ..config import PAPER_BACKBONES, MetricConfig
 from ..errors import InputError
 from ..metric import Metric
+from ..progress import Progress
 from ..stamp import config_digest
 from .comparison import beside_paper, compare
 from .correlation import Floats
@@ -18,7 +19,6 @@ from .evaluation import evaluate, jsonable
 from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
-from .progress import Progress
 from .scale import rescaled, scale_facts, scale_said
 from .seen import HELD, LEARNED, Seen, seen
 from .splits import load_split
@@ -153,25 +153,29 @@ def assess(
                 f"{rated.name}: {wrong}; pass the scale that the labels are on with --range LOW HIGH"
             )
     config, scores = _scores(metric, rated, device)
-    other = _scores(compare_with, rated, device)[1] if compare_with else None
+    others, other = _scores(compare_with, rated, device) if compare_with else (None, None)
     figures: dict[str, dict[str, Any]] = {}
     text = [f"RMSE is on the labels' scale of {scale_said(rated.score_range, rated.range_is_observed)}"]
+    for name in [name for name in dimensions or rated.labels if name in rated.ranges]:
+        text.append(
+            f"RMSE of {name} is on the scale of {scale_said(rated.range_of(name), rated.range_is_observed)}"
+        )
     if config is None:
         text.append(f"RMSE compares the scores of {metric} as they are, for their scale is not known")
     for name in dimensions or rated.labels:
         mos = rated.labels[name]
         there = np.flatnonzero(~np.isnan(mos))
-        mine = _on(scores, name)[there]
+        mine = _on(scores, name, rated, config)[there]
         groups, generators = ([column[i] for i in there] for column in (rated.groups, rated.generators))
         found = evaluate(mine, mos[there], groups=groups, generators=generators if any(generators) else None)
-        figures[name] = found.to_dict() | scale_facts(rated.score_range, rated.range_is_observed)
+        figures[name] = found.to_dict() | scale_facts(rated.range_of(name), rated.range_is_observed)
         text.append(f"\n{name}\n{found.table()}")
         if any(rated.ladders):
             ladders = Ladders.of(rated.subset(there.tolist()), mine, name)
             figures[name]["ladders"] = jsonable(ladders.to_dict())
             text.append(f"\n{ladders.table()}")
         if other is not None:
-            difference = compare(mine, _on(other, name)[there], mos[there], groups=groups)
+            difference = compare(mine, _on(other, name, rated, others)[there], mos[there], groups=groups)
             figures[name]["compared"] = difference.to_dict()
             text.append(f"\nagainst {compare_with}\n{difference.table()}")
         if beside:
@@ -179,7 +183,7 @@ def assess(
         if plots:
             written = plot_evaluation(
                 mine, mos[there], Path(plots) / name, generators=generators, dimension=name,
-                score_range=rated.score_range,
+                score_range=rated.range_of(name),
             )  # fmt: skip
             text += [str(path) for path in written]
     of: dict[str, str | None] = {"scores": metric}
@@ -200,8 +204,10 @@ def _paper_row(config: MetricConfig | None) -> tuple[str, str]:
     )
 
 
-def _on(scores: dict[str, Floats], dimension: str) -> Floats:
-    return scores.get(dimension, next(iter(scores.values())))
+def _on(scores: dict[str, Floats], dimension: str, rated: RatedSet, config: MetricConfig | None) -> Floats:
+    """Scores for a dimension; a metric's are on the scale of its labels, a file's as they are."""
+    found = scores.get(dimension, next(iter(scores.values())))
+    return found if config is None else rescaled(found, config.score_range, rated.range_of(dimension))
 
 
 def _scores(
@@ -224,5 +230,4 @@ def _scores(
             parts.append(metric.predict(list(rated.pictures[rows]), references))
             progress.done(len(parts[-1][metric.dimension]))
     found = {name: np.concatenate([part[name].cpu().double().numpy() for part in parts]) for name in parts[0]}
-    found = {k: rescaled(v, metric.score_range, rated.score_range) for k, v in found.items()}
     return metric.config, found

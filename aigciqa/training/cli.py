@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
-from ..cli import Command, complete_files, complete_metric, waiting
+from ..cli import Command, Program, complete_files, complete_metric, waiting
 from ..writing import write_named
 from .recipe import DataSource, Recipe, list_recipes, read_recipe
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F = Callable[..., Any]
 
 
-class _Group(click.Group):
+class _Group(Program, click.Group):
     command_class = Command
     group_class = type
 
@@ -54,6 +54,20 @@ def _data_options(command: F) -> F:
             help="Column of a manifest, such as quality=mos.",
         ),
         click.option("--range", "score_range", type=float, nargs=2, help="Lowest and highest label."),
+        click.option(
+            "--no-header",
+            "header",
+            flag_value=False,
+            default=None,
+            help="The table's first row is a picture; its columns are 0, 1 and so on.  [default: by its cells]",
+        ),
+        click.option(
+            "--duplicates",
+            type=click.Choice(["error", "drop", "mean"]),
+            default="error",
+            show_default=True,
+            help="Of further rows for one picture: drop them, or average their labels with the first one's.",
+        ),
     ):
         command = option(command)
     return command
@@ -72,12 +86,17 @@ def _load(
     images: str | None,
     columns: tuple[str, ...],
     score_range: tuple[float, float] | None,
+    header: bool | None,
+    duplicates: str,
 ) -> "RatedSet":
     """The data set that `_data_options` describe."""
     from .data import load
 
     root = None if images is None else Path(images)
-    return load(Path(path), format, images=root, columns=_columns(columns), score_range=score_range)
+    return load(
+        Path(path), format, images=root, columns=_columns(columns), score_range=score_range, header=header,
+        duplicates=duplicates,
+    )  # fmt: skip
 
 
 def _recipe_options(command: F) -> F:
@@ -181,6 +200,8 @@ def train(
     images: str | None,
     columns: tuple[str, ...],
     score_range: tuple[float, float] | None,
+    header: bool | None,
+    duplicates: str,
     **overrides: Any,
 ) -> None:
     """Train a metric by a shipped recipe (see --recipes) or a YAML file, every field of which is an option.
@@ -195,7 +216,8 @@ def train(
         recipe = str(saved)
     if paths:
         overrides["data"] = [
-            DataSource(p, format, images, _columns(columns), score_range or None) for p in paths
+            DataSource(p, format, images, _columns(columns), score_range or None, header, duplicates)
+            for p in paths
         ]
     made = read_recipe(recipe, overrides)
     if cross_validate:
@@ -241,6 +263,8 @@ def evaluate(
     images: str | None,
     columns: tuple[str, ...],
     score_range: tuple[float, float] | None,
+    header: bool | None,
+    duplicates: str,
 ) -> None:
     """Compare METRIC with the labels of DATA.
 
@@ -249,7 +273,7 @@ def evaluate(
     """
     from .assessment import assess, open_side
 
-    rated = _load(data, format, images, columns, score_range)
+    rated = _load(data, format, images, columns, score_range, header, duplicates)
     rated, said = open_side(rated, metric, split, side, compare)
     click.echo(said)
     report = assess(
@@ -343,11 +367,13 @@ def check(
     images: str | None,
     columns: tuple[str, ...],
     score_range: tuple[float, float] | None,
+    header: bool | None,
+    duplicates: str,
 ) -> None:
     """Say what a data set holds and what is wrong with it. Exits with 1 when something is."""
     from .data import check as run
 
-    report = run(_load(path, format, images, columns, score_range))
+    report = run(_load(path, format, images, columns, score_range, header, duplicates))
     click.echo(report)
     if report.problems:
         raise SystemExit(1)

@@ -79,14 +79,13 @@ def judge(
     """
     figures: dict[str, dict[str, Any]] = {}
     for index, (source, one) in enumerate(zip(recipe.data, open_data(recipe), strict=True)):
-        scale = source.score_range or one.score_range
         observed = one.range_is_observed and source.score_range is None
         mine = predicted[predicted["set"] == index]
         for dimension in recipe.dimensions:
             here = mine[mine[f"{dimension}_label"].notna()]
             if here.empty:
                 continue
-            rows = here["row"].tolist()
+            rows, scale = here["row"].tolist(), one.range_of(dimension)
             scores, labels = (
                 rescaled(here[f"{dimension}_{what}"].to_numpy(), recipe.score_range, scale)
                 for what in ("score", "label")

@@ -1,13 +1,12 @@
 """Data sets of rated pictures: loaded from the published layouts or a manifest, and checked."""
 
-import difflib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,70 +14,21 @@ import pandas as pd
 from .. import image
 from ..config import DIMENSIONS
 from ..errors import InputError
+from ..progress import each
+from .duplicates import without_duplicates
 from .files import digest_of
-from .formats import FORMATS, detect, format_names, only, read, tables
-from .progress import each
-from .tables import ROLES, find_columns, read_table, select
+from .formats import FORMATS, detect, format_names, read
+from .labelfiles import SIDES
+from .manifest import read_manifest
+from .overall import OVERALL
+from .rated import Labels
+from .rated import RatedSet as RatedSet  # the name that others import from here
+from .tables import ROLES
 
-SIDES = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
 SHOWN = 5  # names in one message; the count is always of all
+RESCALED = (0.0, 5.0)  # scale of AIGCIQA2023's labels as CMIM-AIGIQA gives them: the authors', divided by 20
 
-Labels = np.ndarray[Any, np.dtype[np.float64]]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class RatedSet:
-    """Pictures that people (or a program) rated, a row for each.
-
-    Args:
-        name: what to call the data set in results.
-        pictures: the rated pictures.
-        references: the image prompt of each, or None; a picture comes once with each.
-        labels: by dimension, (N,) float64; NaN where a picture has no label.
-        groups: what must not be on both sides of a split: the prompt or reference of each picture.
-        generators: what made each picture; ``""`` where unknown.
-        splits: ``"train"``, ``"val"`` or ``"test"`` for each, if the data set brings its own split.
-        score_range: lowest and highest possible label.
-        prompts: the text prompt of each; ``""`` where unknown.
-        ladders: which pictures differ in the severity of one degradation only; ``""`` where that is not so.
-        range_is_observed: whether `score_range` is only what was seen, since nobody said what is possible.
-    """
-
-    name: str
-    pictures: list[Path]
-    references: list[Path | None]
-    labels: dict[str, Labels]
-    groups: list[str]
-    generators: list[str]
-    splits: list[str] | None
-    score_range: tuple[float, float]
-    prompts: list[str]
-    ladders: list[str] = field(default_factory=list)
-    range_is_observed: bool = False
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def subset(self, indices: Sequence[int]) -> "RatedSet":
-        """The rows of these indices, in this order."""
-
-        def pick(values: list[T]) -> list[T]:
-            return [values[i] for i in indices]
-
-        return replace(
-            self,
-            pictures=pick(self.pictures),
-            references=pick(self.references),
-            labels={key: values[np.asarray(indices, dtype=int)] for key, values in self.labels.items()},
-            groups=pick(self.groups),
-            generators=pick(self.generators),
-            splits=None if self.splits is None else pick(self.splits),
-            prompts=pick(self.prompts),
-            ladders=pick(self.ladders) if self.ladders else [],
-        )
 
 
 def load(
@@ -89,6 +39,8 @@ def load(
     columns: Mapping[str, str] | None = None,
     score_range: tuple[float, float] | None = None,
     dimensions: Sequence[str] | None = None,
+    header: bool | None = None,
+    duplicates: str = "error",
 ) -> RatedSet:
     r"""Load a data set; the rows keep the order of the file.
 
@@ -98,17 +50,29 @@ def load(
     with neither has the picture's name without its last ``_`` part. In a manifest it is the column ``group``, or
     where that is missing the reference, else the text prompt, else the picture itself.
 
+    ``overall`` of PKU-I2IQA and PKU-AIGIQA-4K is the column ``MOS`` or ``overall``, else the sum of ``quality``,
+    ``authenticity`` and ``correspondence``, on a scale three times theirs: 0 to 15. `RatedSet.range_of` has the
+    range of each dimension.
+
+    A folder whose files of labels are ``train`` and ``test``, ``train`` and ``val``, or all three, with one ending, is
+    one data set with a split of its own. Where there is no ``test``, ``val`` is tested on.
+
     Args:
         path: the data set's folder, or its file of labels.
-        format: ``pku-i2iqa``, ``pku-aigiqa-4k``, ``agiqa-1k``, ``agiqa-3k``, ``aigciqa2023``, ``aigiqa-20k`` or
-            ``manifest`` (a CSV, TSV, XLSX or Parquet file with a row for each picture); None to find out.
+        format: ``pku-i2iqa``; ``pku-aigiqa-4k``, or of that ``pku-aigiqa-4k-i2i``, the rows with an image prompt, or
+            ``pku-aigiqa-4k-t2i``, those without; ``agiqa-1k``, ``agiqa-3k``, ``aigciqa2023``, ``aigiqa-20k``; or
+            ``manifest``, a CSV, TSV, XLSX or Parquet file with a row for each picture; None to find out.
         images: the folder that the names of the pictures start from; None for that of the file of labels.
         columns: for a manifest, its column for each of ours: ``picture``, ``reference``, ``group``, ``split``,
             ``generator``, ``prompt``, ``ladder`` or any dimension. Those not given are found by their obvious names.
         score_range: lowest and highest possible label; None for that of the format, or for a manifest the
-            lowest and highest there are.
+            lowest and highest there are. Of ``overall`` it is the range of the three that are summed.
         dimensions: which to load, in this order; None for ``quality``, ``authenticity``, ``correspondence`` and
             ``overall`` where there are such columns, else ``mos`` as quality.
+        header: whether the first row names the columns, which else are ``"0"``, ``"1"`` and so on; None to tell by its
+            cells: a table of text whose first row has an image and a number has no header.
+        duplicates: what becomes of further rows for one picture with one reference: ``"error"``; ``"drop"`` to keep the
+            first row; ``"mean"`` to keep the first row with the mean of the labels.
 
     Raises:
         InputError: naming the file, and the row and column, of what is missing, doubled or not a number.
@@ -128,55 +92,59 @@ def load(
         raise InputError(f"{path}: is neither a folder nor a regular file")
     if format not in (None, *format_names()):
         raise InputError(f"no format {format!r}; the formats are {', '.join(format_names())}")
-    named = format or ("manifest" if columns else detect(path))
+    named = format or ("manifest" if columns else detect(path, root))
     if columns and named != "manifest":
         raise InputError(f"columns= is for manifests; those of {named} are known")
     if named == "manifest":
-        file, frame = _manifest(path, root, columns or {}, dimensions)
+        table = read_manifest(path, root, columns or {}, dimensions, header)
         name = path.stem if path.is_file() else path.resolve().name
     else:
-        file, frame = read(named, path, root)
-        name = named
-    labels = _labels(file, frame, dimensions)
-    observed = _observed(labels, file)
+        table, name = read(named, path, root, header), named
+    kept = [column for column in table.frame.columns if column not in ROLES]
+    table.frame, notes = without_duplicates(table.frame, kept, duplicates, table.file)
+    labels = _labels(table.file, table.frame, dimensions)
+    observed = _observed(
+        {key: values / table.factors.get(key, 1) for key, values in labels.items()}, table.file
+    )
+    whole = score_range or observed
     if named in FORMATS and score_range is None:
-        score_range = FORMATS[named].score_range
-        low, high = score_range
-        if not format and not (low <= observed[0] and low + (high - low) / 5 < observed[1] <= high):
-            raise InputError(
-                f"{file}: looks like {named}, but its labels are {observed[0]:g} to {observed[1]:g} and not of "
-                f"{low:g} to {high:g}; pass format='manifest', or format='{named}' if it is that"
-            )
-    rated = _rated(name, file, frame, labels, score_range or observed)
-    return replace(rated, range_is_observed=score_range is None)
+        whole = _range_of_format(named, observed, table.file, format is not None)
+        if whole != FORMATS[named].score_range:
+            notes.append("scale: 0 to 5, to which the labels of 0 to 100 seem to be divided by 20")
+    rated = _rated(name, table.file, table.frame, labels, whole)
+    ranges = {key: _times(whole, table.factors.get(key, 1)) for key in labels}
+    if len(set(ranges.values())) == 1:  # such as overall alone
+        rated = replace(rated, score_range=next(iter(ranges.values())))
+    return replace(
+        rated,
+        range_is_observed=score_range is None and named not in FORMATS,
+        ranges={key: its for key, its in ranges.items() if its != rated.score_range},
+        notes=[*(note for note in table.notes if _is_of(note, labels)), *notes],
+    )
 
 
-def _manifest(
-    path: Path, root: Path | None, columns: Mapping[str, str], dimensions: Sequence[str] | None
-) -> tuple[Path, pd.DataFrame]:
-    file = path if path.is_file() else only(tables(path), f"{path}: no table with pictures and labels in it")
-    root = root or file.parent
-    frame = read_table(file)
-    known = (*ROLES, *DIMENSIONS)
-    for key in columns.keys() - {*known, *(dimensions or ())}:  # another dimension, or mistyped
-        if near := difflib.get_close_matches(key, known, 1, 0.7):
-            raise InputError(f"columns=: {key!r} unknown; did you mean {near[0]!r}?")
-    own = {name: name for name in dimensions or () if name in frame.columns}
-    names = find_columns(frame.columns) | own | dict(columns)
-    if dimensions:
-        names = {ours: theirs for ours, theirs in names.items() if ours in ROLES or ours in dimensions}
-    if missing := set(names.values()) - set(frame.columns):
-        raise InputError(f"{file}: no column {', '.join(map(repr, sorted(missing)))}; it has {list(frame)}")
-    frame = select(frame, names, file)
-    if "group" not in frame:
-        frame["group"] = ""
-    for fallback in ("reference", "prompt", "picture"):
-        if fallback in frame:
-            frame["group"] = frame["group"].where(frame["group"] != "", frame[fallback])
-    for role in ("picture", "reference"):
-        if role in frame:
-            frame[role] = [str(root / name) if name else "" for name in frame[role]]
-    return file, frame
+def _times(score_range: tuple[float, float], factor: float) -> tuple[float, float]:
+    return float(score_range[0] * factor), float(score_range[1] * factor)
+
+
+def _is_of(note: str, labels: Mapping[str, Labels]) -> bool:
+    """Whether a note is of no dimension, or of one that is loaded."""
+    return not note.startswith(f"{OVERALL}:") or OVERALL in labels
+
+
+def _range_of_format(
+    name: str, observed: tuple[float, float], file: Path, is_given: bool
+) -> tuple[float, float]:
+    """The range of a format's labels, once those of this file are seen to lie in it."""
+    low, high = FORMATS[name].score_range
+    if name == "aigciqa2023" and observed[0] >= 0 and observed[1] <= RESCALED[1]:
+        low, high = RESCALED
+    if not is_given and not (low <= observed[0] and low + (high - low) / 5 < observed[1] <= high):
+        raise InputError(
+            f"{file}: looks like {name}, but its labels are {observed[0]:g} to {observed[1]:g} and not of "
+            f"{low:g} to {high:g}; pass format='manifest', or format='{name}' if it is that"
+        )
+    return low, high
 
 
 def _labels(file: Path, frame: pd.DataFrame, dimensions: Sequence[str] | None) -> dict[str, Labels]:
@@ -208,12 +176,6 @@ def _rated(
 
     pictures = [Path(os.path.normpath(path)) for path in frame["picture"]]
     references = [Path(os.path.normpath(cell)) if cell else None for cell in column("reference")]
-    rows: dict[tuple[Path, Path | None], Any] = {}
-    for row, picture, reference in zip(frame.index, pictures, references, strict=True):
-        if (same := (picture, reference)) in rows:
-            beside = f" with {reference}" if reference else ""
-            raise InputError(f"{file}: rows {rows[same]} and {row} are both for {picture}{beside}; keep one")
-        rows[same] = row
     if not any(picture.is_file() for picture in pictures):
         raise InputError(f"{file}: none of its pictures is there, such as {pictures[0]}; pass images=FOLDER")
     sides = column("split")
@@ -264,7 +226,7 @@ def outside(rated: RatedSet, dimension: str) -> str | None:
         >>> outside(RatedSet("one", [gen], [None], mos, ["a"], [""], None, (0, 5), [""]), "quality")
         'quality: 1 label outside 0 to 5, such as 7 of gen.png'
     """
-    (low, high), values = rated.score_range, rated.labels[dimension]
+    (low, high), values = rated.range_of(dimension), rated.labels[dimension]
     rows = np.flatnonzero((values < low) | (values > high))
     if not len(rows):
         return None
@@ -315,10 +277,12 @@ def _facts(rated: RatedSet) -> list[str]:
     ]
     if rated.splits is not None:
         facts.append("its own split: " + ", ".join(f"{k} ({n})" for k, n in Counter(rated.splits).items()))
+    facts += rated.notes
     for name, values in rated.labels.items():
         known = values[~np.isnan(values)]
         span = f" from {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}" if len(known) else ""
-        facts.append(f"{name}: {len(known)} labels{span}")
+        scale = ", on a scale of {:g} to {:g}".format(*rated.ranges[name]) if name in rated.ranges else ""
+        facts.append(f"{name}: {len(known)} labels{span}{scale}")
     return facts
 
 

@@ -91,7 +91,7 @@ def _read(path: Path) -> pd.DataFrame:
         )
     check_text(path, b",:[{\n")
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             rows = [json.loads(line) for line in lines if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("every line must be a JSON object")

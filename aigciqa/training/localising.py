@@ -18,11 +18,11 @@ from .. import create_metric
 from ..attribution import LOCAL, kept, part, window_textures
 from ..errors import InputError
 from ..image import Array
+from ..progress import each
 from ..stages import MapHead
 from ..transform import preprocess
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .photographs import EDGES, read_photograph
-from .progress import each
 from .structural import luma
 
 Box = tuple[int, int, int, int]  # left, top, width, height

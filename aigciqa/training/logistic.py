@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from ..errors import InputError
+from ..errors import AigciqaWarning, InputError
 from .correlation import Floats, paired, plcc
 
 
@@ -47,7 +47,7 @@ def fit_logistic(
         iterations: at most this many evaluations of the curve per start.
 
     Returns:
-        The curve; None, with a RuntimeWarning, where the fit does not converge, MOS are constant, or there
+        The curve; None, with an AigciqaWarning, where the fit does not converge, MOS are constant, or there
         are not more rows than parameters and as many different scores.
 
     Raises:
@@ -65,8 +65,12 @@ def fit_logistic(
     x, y = paired(scores, mos)
     if parameters not in (4, 5):
         raise InputError(f"a logistic of 4 or 5 parameters can be fitted, not of {parameters!r}")
-    if len(x) <= parameters or len(np.unique(x)) < parameters or np.ptp(y) == 0:
-        return _none(parameters, "too few rows or different scores, or constant MOS")
+    if len(x) <= parameters:
+        return _none(parameters, f"{len(x)} rows are too few, it takes {parameters + 1}")
+    if (different := len(np.unique(x))) < parameters:
+        return _none(parameters, f"{different} different scores are too few, it takes {parameters}")
+    if np.ptp(y) == 0:
+        return _none(parameters, "all MOS are the same")
 
     # standardised, so that neither the scores' scale nor the MOS' matters
     (mx, sx), (my, sy) = (x.mean(), x.std()), (y.mean(), y.std())
@@ -112,7 +116,7 @@ def fit_logistic(
 
 
 def _none(parameters: int, reason: str) -> Curve | None:
-    warnings.warn(f"no {parameters}-parameter logistic was fitted: {reason}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"no {parameters}-parameter logistic was fitted: {reason}", AigciqaWarning, stacklevel=3)
     return None
 
 
@@ -125,7 +129,7 @@ def plcc_fitted(scores: ArrayLike, mos: ArrayLike, parameters: int = 4) -> float
         parameters: 4 or 5, of the logistic.
 
     Returns:
-        In [-1, 1]; NaN, with a RuntimeWarning, where there is no fit.
+        In [-1, 1]; NaN, with an AigciqaWarning, where there is no fit.
 
     Raises:
         InputError: for different lengths, values that are not finite, another number of parameters.
@@ -147,7 +151,7 @@ def rmse(scores: ArrayLike, mos: ArrayLike, parameters: int | None = None) -> fl
         parameters: None for the scores as they are; 4 or 5 for after the fit of `fit_logistic`.
 
     Returns:
-        At least 0 (the sum of squares divided by N); NaN without rows, or, with a RuntimeWarning, where
+        At least 0 (the sum of squares divided by N); NaN without rows, or, with an AigciqaWarning, where
         there is no fit.
 
     Raises:

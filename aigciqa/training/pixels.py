@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .. import image
 from ..config import Transform
+from ..progress import Progress
 from ..transform import centre, shrink, views
 from ..writing import replacing
 from .files import by_turns, write_whole
-from .progress import Progress
 
 WINDOW = 7 / 8  # of a picture's sides, that training with tiles sees of it
 

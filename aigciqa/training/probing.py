@@ -23,10 +23,10 @@ from ..config import MetricConfig
 from ..errors import InputError
 from ..locking import unlinked
 from ..model import Head, Network
+from ..progress import Progress
 from ..transform import preprocess
 from .feed import Feed, Scores, distinct, paired
 from .files import by_turns, write_whole
-from .progress import Progress
 from .recipe import Recipe
 from .rows import Ints, Rows
 

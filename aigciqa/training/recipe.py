@@ -26,6 +26,8 @@ class DataSource:
         images: root of the manifest's relative paths; None for its folder.
         columns: our names to the manifest's.
         score_range: lowest and highest of its labels, which are mapped to the recipe's; None for the format's.
+        header: whether its table has one; None to tell by its cells.
+        duplicates: ``"error"``, ``"drop"`` or ``"mean"``: what becomes of further rows for one picture.
         weight: of its rows in the loss.
         per_batch: rows of it in every batch; 0 for its share of all rows. For sets of very different sizes, since a
             weight acts only within the batches that a row is in.
@@ -36,6 +38,8 @@ class DataSource:
     images: str | None = None
     columns: dict[str, str] | None = None
     score_range: tuple[float, float] | None = None
+    header: bool | None = None
+    duplicates: str = "error"
     weight: float = 1.0
     per_batch: int = 0
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .data import RatedSet, load, some
-from .recipe import Recipe
+from .recipe import DataSource, Recipe
 from .scale import Range, rescaled
 from .splits import Split, folds, group_split, leaks, load_split, make_split, own_split, save_split
 
@@ -32,7 +32,7 @@ class Rows:
         contents: (N,) which reference in the data, seen or not; a number of its own where there is none.
         generators: (N,) names, "" where unknown.
         names: of the data sets.
-        scales: of their labels, lowest and highest, before these were put on the recipe's scale.
+        scales: of their labels by dimension, lowest and highest, before these were put on the recipe's scale.
         observed: whether nobody said so of a data set, and its labels were only seen to lie there.
     """
 
@@ -46,7 +46,7 @@ class Rows:
     contents: Ints
     generators: list[str]
     names: list[str]
-    scales: list[Range]
+    scales: list[dict[str, Range]]
     observed: list[bool]
 
     def mean_labels(self, rows: Ints) -> Floats:
@@ -69,7 +69,7 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         k: [] for k in ("pictures", "references", "weights", "sets", "groups", "contents")
     }
     labels, generators = [], []
-    scales = [source.score_range or one.score_range for source, one in zip(recipe.data, rated, strict=True)]
+    scales = [{d: one.range_of(d) for d in recipe.dimensions} for one in rated]
     for index, (source, one) in enumerate(zip(recipe.data, rated, strict=True)):
         if not set(recipe.dimensions) & one.labels.keys():
             raise InputError(
@@ -80,10 +80,13 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
             raise InputError(
                 f"{without} of {len(one)} rows of {one.name} have no reference, which full reference needs; "
                 "train with reference=partial, or leave these rows out of its manifest"
+                + (f" (format={one.name}-i2i)" if one.name == "pku-aigiqa-4k" else "")
             )
         missing = np.full(len(one), np.nan)
-        found = np.stack([one.labels.get(d, missing) for d in recipe.dimensions], 1)
-        labels.append(rescaled(found, scales[index], recipe.score_range))
+        found = [
+            rescaled(one.labels.get(d, missing), its, recipe.score_range) for d, its in scales[index].items()
+        ]
+        labels.append(np.stack(found, 1))
         for picture, reference, group in zip(one.pictures, one.references, one.groups, strict=True):
             columns["pictures"].append(numbers.setdefault(picture, len(numbers)))
             used = reference if recipe.reference != "none" else None
@@ -121,16 +124,24 @@ def open_data(recipe: Recipe) -> list[RatedSet]:
     """
     if not recipe.data:
         raise InputError("no data set; name one (--data DIR)")
-    return [
-        load(
-            Path(s.path),
-            s.format,
-            images=None if s.images is None else Path(s.images),
-            columns=s.columns,
-            score_range=s.score_range,
-        )
-        for s in recipe.data
-    ]
+    return [open_source(source) for source in recipe.data]
+
+
+def open_source(source: DataSource) -> RatedSet:
+    """One data set of a recipe.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    return load(
+        Path(source.path),
+        source.format,
+        images=None if source.images is None else Path(source.images),
+        columns=source.columns,
+        score_range=source.score_range,
+        header=source.header,
+        duplicates=source.duplicates,
+    )
 
 
 def linked(rated: Sequence[RatedSet]) -> list[list[int]]:
@@ -209,6 +220,11 @@ def divide(recipe: Recipe, rated: Sequence[RatedSet], folder: Path) -> tuple[Int
         (folder / "splits").mkdir(parents=True, exist_ok=True)
         save_split(split, folder / "splits" / _file(index, one), one)
         warnings += [f"{one.name}: {leak}" for leak in leaks(one, split)]
+        if recipe.split == "paper" and one.splits is not None:
+            warnings.append(
+                f"{one.name}: its files bring a split (split=own), so its rows are perhaps not in the order that the "
+                "papers' split goes by"
+            )
     train: list[Sequence[int]] = [split.train for split in splits] or [*everything]
     test = [split.test for split in splits] or [()] * len(rated)
     validation: list[Sequence[int]] = [()] * len(rated)

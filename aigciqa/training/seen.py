@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from .data import RatedSet, identical, load
+from .data import RatedSet, identical
 from .recipe import DataSource, Recipe, read_recipe
+from .rows import open_source
 from .scale import Range
 from .splits import UNUSED, load_split, row_names, saved_sides
 
@@ -146,15 +147,8 @@ def _add(
 
 def _original(source: DataSource) -> RatedSet | None:
     """The data set that a run learned from, if it is where it was then."""
-    images = None if source.images is None else Path(source.images)
     try:
-        return load(
-            Path(source.path),
-            source.format,
-            images=images,
-            columns=source.columns,
-            score_range=source.score_range,
-        )
+        return open_source(source)
     except (InputError, OSError):
         return None
 

@@ -38,7 +38,7 @@ def evaluate_side(
             here = (rows.sets[side] == index) & ~np.isnan(labels[:, column])
             if not here.any():
                 continue
-            scale, observed = rows.scales[index], rows.observed[index]
+            scale, observed = rows.scales[index][dimension], rows.observed[index]
             mine, theirs = (
                 rescaled(values[here, column], recipe.score_range, scale) for values in (scores, labels)
             )

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, TransientError
+from ..progress import each
 from ..writing import replacing
 from .degradations import DEGRADATIONS, Pixels, Rng, degrade
 from .files import claimed, write_whole
 from .photographs import Box, Photograph, cut, find_boxes, find_photographs, read_photograph, reframed
-from .progress import each
 from .pseudolabels import damage, require_piq, write_manifest
 
 SMALLEST = 96  # pixels; at half of that the measures still make sense

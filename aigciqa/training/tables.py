@@ -1,6 +1,8 @@
 """Tables of ratings: read as text, their columns found by name, their labels checked."""
 
 import csv
+import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -16,9 +18,22 @@ from ..errors import InputError
 from .bounds import CELL, COLUMNS, REMEDY, check_file, check_text, check_xlsx
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
+TEXTS = (".csv", ".tsv", ".txt")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+PEEK = 1 << 20  # bytes of a table of text that its encoding and separator are told from
 EMPTY = ("", "nan", "na", "n/a", "none", "null")
 ROLES: dict[str, tuple[str, ...]] = {  # what their columns are called, in lower case, the likeliest first
-    "picture": ("picture", "generated_image", "image", "image_path", "file", "filename", "path", "name"),
+    "picture": (
+        "picture",
+        "generated_image",
+        "image",
+        "image_name",
+        "image_path",
+        "file",
+        "filename",
+        "path",
+        "name",
+    ),
     "reference": ("reference", "image_prompt", "ref", "source"),
     "group": ("group", "prompt_id"),
     "split": ("split",),
@@ -27,19 +42,22 @@ ROLES: dict[str, tuple[str, ...]] = {  # what their columns are called, in lower
     "ladder": ("ladder",),
 }
 MOS: dict[str, tuple[str, ...]] = {
-    "quality": ("quality", "mos_q", "mos_quality"),
-    "authenticity": ("authenticity", "mos_a", "mos_authenticity"),
-    "correspondence": ("correspondence", "mos_c", "mos_correspondence", "mos_align"),
+    "quality": ("quality", "mos_q", "mos_quality", "mosz1"),
+    "authenticity": ("authenticity", "mos_a", "mos_authenticity", "mosz2"),
+    "correspondence": ("correspondence", "mos_c", "mos_correspondence", "mos_align", "mosz3"),
     "overall": ("overall", "final", "mos_overall", "mos_final"),
 }
 
 
 def read_table(path: Path, header: bool = True, rows: int | None = None) -> pd.DataFrame:
-    """Read a CSV, TSV, XLSX or Parquet file, every cell as text, ``""`` where it is empty.
+    """Read a CSV, TSV, XLSX or Parquet file, every cell as text without blanks around it, ``""`` where it is empty.
+
+    Text is UTF-8, or UTF-16 as Excel saves "Unicode text". A CSV file may have semicolons between its cells, and
+    numbers such as ``3,5``, as Excel saves it where the comma is the decimal sign.
 
     Args:
         path: the file; its ending says what it is, and ``.txt`` is read as tab-separated.
-        header: whether the first row names the columns.
+        header: whether the first row names the columns; else their names are "0", "1" and so on.
         rows: read so many at most; None for all.
 
     Raises:
@@ -58,22 +76,82 @@ def read_table(path: Path, header: bool = True, rows: int | None = None) -> pd.D
                 check_xlsx(path)
                 frame = pd.read_excel(path, **how)
             else:
-                check_text(path, b",\n\r" if kind == ".csv" else b"\t\n\r")
-                how |= {"index_col": False, "encoding": "utf-8-sig", "skip_blank_lines": header}
-                if kind != ".csv":
-                    how["sep"] = "\t"
-                if not header:
-                    how["quoting"] = csv.QUOTE_NONE  # quotes in a prompt are part of it
-                frame = pd.read_csv(path, **how)
+                frame = _text(path, how)
     except (InputError, ImportError, MemoryError):
         raise
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: cannot be read as a table ({kind}): it is neither UTF-8 nor UTF-16; save it as CSV UTF-8"
+        ) from None
     except Exception as error:  # the readers raise nearly anything for a file that is damaged
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read as a table ({kind}): {reason}") from None
     frame = frame.map(lambda cell: str(cell).strip() if np.ndim(cell) or pd.notna(cell) else "")
-    frame.columns = frame.columns.map(str)
+    frame.columns = frame.columns.map(lambda name: unicodedata.normalize("NFC", str(name).strip()))
+    frame = _without_empty(frame, header)
+    if len(double := frame.columns[frame.columns.duplicated()]):
+        raise InputError(f"{path}: several columns are named {double[0]!r}; rename all but one")
     frame.index = pd.RangeIndex(1 + header, 1 + header + len(frame))
     return frame[(frame != "").any(axis=1)] if header else frame  # spreadsheets end in empty rows
+
+
+def _without_empty(frame: pd.DataFrame, header: bool) -> pd.DataFrame:
+    """Without the columns that only separators at the end of the lines made."""
+    filled = [bool((frame.iloc[:, at] != "").any()) for at in range(frame.shape[1])]
+    if not header:
+        return frame.iloc[:, : len(filled) - [*reversed(filled), True].index(True)]
+    named = [bool(name) and not name.startswith("Unnamed: ") for name in frame.columns]
+    return frame.loc[:, [one or other for one, other in zip(named, filled, strict=True)]]
+
+
+def _text(path: Path, how: dict[str, Any]) -> pd.DataFrame:
+    """A table of text by pandas, whose parser has no limit to a cell."""
+    check_file(path, limits.TABLE)  # before it is opened, for it may be a pipe
+    encoding, separator, extra = layout_of(path)
+    check_text(path, separator.encode() + b"\n\r")
+    header = how["header"] == 0
+    how = how | {
+        "index_col": False, "encoding": encoding, "sep": separator, "skip_blank_lines": header
+    }  # fmt: skip
+    if not header and separator == "\t":
+        how["quoting"] = csv.QUOTE_NONE  # quotes in a prompt are part of it
+    if header and extra and how["nrows"] != 0:  # lines that end in separators, under a header that does not
+        names = pd.read_csv(path, **(how | {"nrows": 0})).columns
+        how["names"] = [*names, *(f"Unnamed: {len(names) + i}" for i in range(extra))]
+    frame = pd.read_csv(path, **how)
+    return frame if separator == "," else frame.apply(_decimal_points)
+
+
+def layout_of(path: Path) -> tuple[str, str, int]:
+    """Encoding and separator of a table of text, and how many separators end its second line without a column for each.
+
+    Only its beginning is read.
+    """
+    with path.open("rb") as file:
+        start = file.read(PEEK)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in start[:2]:
+        encoding = "utf-16-be" if start[:1] == b"\0" else "utf-16-le"
+    else:
+        encoding = "utf-8-sig"
+    lines = [*start.decode(encoding, errors="replace").splitlines()[:2], "", ""]
+    separator = "\t"
+    if path.suffix.lower() == ".csv":
+        outside = "".join(lines[0].split('"')[::2])
+        separator = next((sign for sign in ",;\t" if sign in outside), ",")
+    cells = [sum(part.count(separator) for part in line.split('"')[::2]) for line in lines[:2]]
+    extra = min(cells[1] - cells[0], COLUMNS)
+    return encoding, separator, extra if extra > 0 and lines[1].endswith(separator * extra) else 0
+
+
+def _decimal_points(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers such as 3,5 as 3.5, in a column that has nothing else."""
+    there = column.astype(str).str.strip()
+    numeric = there.str.fullmatch(
+        r"[+-]?\d*(?:,\d+)?(?:[eE][+-]?\d+)?|" + "|".join(map(re.escape, EMPTY)), case=False
+    )
+    return there.str.replace(",", ".", regex=False) if len(there) and numeric.all() else column
 
 
 def _parquet(path: Path) -> pd.DataFrame:
@@ -146,3 +224,16 @@ def select(frame: pd.DataFrame, names: Mapping[str, str], file: Path) -> pd.Data
             f"{file}: row {frame.index[int(empty.to_numpy().argmax())]}: the picture's name is empty"
         )
     return frame
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a table of text has no header: its first cell is the name of an image, and another a number."""
+    if path.suffix.lower() not in TEXTS or not path.is_file() or not path.stat().st_size:
+        return False
+    encoding, separator, _ = layout_of(path)
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        line = file.readline(PEEK)  # not all of a file that has no lines
+    cells = [cell.strip().strip('"') for cell in line.split(separator)]
+    named = len(cells) > 1 and Path(cells[0].replace("\\", "/")).suffix.lower() in IMAGES
+    others = pd.Series(cells[1:], dtype=str).str.replace(",", ".", regex=False)
+    return named and bool(pd.to_numeric(others, errors="coerce").notna().any())

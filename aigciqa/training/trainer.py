@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import Norm
+from ..progress import Progress
 from ..stamp import config_digest
 from ..weights import save_checkpoint
 from .correlation import srcc
@@ -29,7 +30,6 @@ from .losses import combined
 from .norm import synchronise
 from .pixels import Pixels
 from .probing import ProbeFeed
-from .progress import Progress
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
 from .side import evaluate_side, write_predictions

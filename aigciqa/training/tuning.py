@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from .. import image
 from ..config import MetricConfig
 from ..errors import InputError
+from ..progress import Progress
 from ..stages import Stages
 from ..transform import normalise
 from ..weights import save_checkpoint
@@ -29,7 +30,6 @@ from .files import save_whole
 from .initial import initial_network
 from .ladders import rows_of_ladders
 from .losses import combined
-from .progress import Progress
 from .torchfile import load_tensors
 
 TILE = 160  # pixels

