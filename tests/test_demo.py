@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -63,14 +62,6 @@ class Page(Browser):
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
         return Image.open(io.BytesIO(base64.b64decode(self.send("Page.captureScreenshot")["data"])))
-
-    def until(self, code, seconds=30):
-        end = time.monotonic() + seconds
-        while not self.run(f"Boolean({code})"):
-            assert time.monotonic() < end, (
-                f"{code} does not come; the page says {self.run('document.body.innerText')}"
-            )
-            time.sleep(0.05)
 
     def upload(self, place, path):
         """Put a file into the picture's field, as dropping it there does."""
