@@ -212,8 +212,9 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
             except AigciqaError as error:  # the message is shown as HTML, and may hold the name of a file
                 raise gradio.Error(html.escape(str(error)), duration=None, print_exception=False) from None
 
-        metric.change(
-            lambda name: gradio.update(visible=_shown(metrics[name])),
+        # also at first: a column that is hidden from the start is shown until something changes
+        gradio.on(
+            [page.load, metric.change], lambda name: gradio.update(visible=_shown(metrics[name])),
             metric, side, api_visibility="private", show_progress="hidden",
         )  # fmt: skip
         # not preprocessed: Gradio would open any picture, of any size, with Pillow's errors

@@ -155,6 +155,7 @@ def scores(page):
 @needs_chromium
 def test_a_picture_gets_its_scores_and_its_map(page, checkpoints, picture, tmp_path):
     picture(200, 150, 3).save(tmp_path / "a.png")
+    page.until("!document.querySelector('#reference')?.offsetParent")  # before anything is done
     page.upload("picture", tmp_path / "a.png")
     assert not page.run("document.querySelector('#reference')?.offsetParent")
     page.click("#score")
