@@ -29,7 +29,7 @@ def sheet(found: "QualityMap", top: float) -> Image.Image:
     width, height = picture.size
     heat = spread(found, top, width, height)
     mapped = Image.fromarray(blended(heat, np.asarray(picture.convert("L"), np.float32)))
-    text = min(28, max(11, height // 36))  # pixels of a line
+    text = min(28, max(14, height // 32))  # pixels of a line
     _mark_peak(mapped, found, text)
     parts = [("image", picture), ("reference", found.reference), ("score lost", mapped)]
     shown = [(name, part) for name, part in parts if part is not None]
