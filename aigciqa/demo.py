@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 MAX_PIXELS = 16_000_000  # of a picture; a map is many passes over it
 WAITING = 50  # requests for scores in the queue, which are computed one after another
 KEPT = 600  # seconds that a file which was uploaded or drawn is kept while the server runs
+HINT = "<p class='quiet'>Drop an image, and press Score.</p>"
+# JavaScript; `aigciqaOld` says that something was changed since the button was pressed
+_PRESSED = "(...given) => { window.aigciqaOld = false; return given; }"
+_CLEAR = f'() => {{ window.aigciqaOld = true; return ["{HINT}", null]; }}'
+_KEEP = f'(...now) => window.aigciqaOld ? ["{HINT}", null] : now'
+_JUDGES = {
+    "NR": "Judges a generated image alone; takes no image prompt.",
+    "FR": "Compares a generated image with its image prompt; needs both.",
+    "PR": "Judges a generated image alone, or beside its image prompt where you give it.",
+}
 _STYLE = """
 footer { display: none !important; }
 .scores { border-collapse: collapse; width: 100%; }
@@ -35,7 +46,9 @@ footer { display: none !important; }
 .scores b { font-size: 1.25em; font-variant-numeric: tabular-nums; } .scores td:last-child { white-space: nowrap; }
 .track { height: 8px; border-radius: 4px; background: #8883; overflow: hidden; }
 .track div { height: 100%; background: #3458d4; }
-.quiet { opacity: .65; font-size: .85em; margin-top: 10px; overflow-wrap: anywhere; }
+.about { font-size: .9em; margin: 0; } .about dt { font-weight: 600; margin-top: 8px; overflow-wrap: anywhere; }
+.about dd { margin: 2px 0 0 12px; } .about .quiet { margin-top: 2px; }
+.quiet { opacity: .75; font-size: .85em; margin-top: 10px; overflow-wrap: anywhere; }
 """
 
 
@@ -161,22 +174,21 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
     names = list(metrics)
     generated, prompt = _examples(folder)
     with gradio.Blocks(title="aigciqa", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
-        gradio.Markdown("# How good is this picture?")
+        gradio.Markdown("# How good is this image?")
         with gradio.Row():
             with gradio.Column():
                 metric = gradio.Radio(names, value=names[0], label="Metric", visible=len(names) > 1)
+                gradio.HTML(_about(metrics), elem_id="about")
                 with gradio.Row():
                     with gradio.Column(min_width=200):
-                        picture = _picture(gradio, "Generated picture", elem_id="picture")
+                        picture = _picture(gradio, "Generated image", elem_id="picture")
                     # not the picture itself is hidden: choosing an example would hide it again
                     with gradio.Column(min_width=200, visible=_shown(metrics[names[0]])) as side:
                         reference = _picture(gradio, "Image prompt", elem_id="reference")
                 button = gradio.Button("Score", variant="primary", elem_id="score")
                 gradio.Examples([[generated, prompt]], [picture, reference], label="Example")
             with gradio.Column():
-                scores = gradio.HTML(
-                    "<p class='quiet'>Drop a picture, and press Score.</p>", elem_id="scores"
-                )
+                scores = gradio.HTML(HINT, elem_id="scores")
                 gradio.Markdown("**Where the score is lost**")
                 overlay = gradio.Image(
                     show_label=False, interactive=False, buttons=["fullscreen"], elem_id="map"
@@ -191,23 +203,34 @@ def _page(gradio: Any, metrics: "Mapping[str, Metric]", folder: Path, max_pixels
                 text = _table(chosen, chosen.predict(pixels, other))
                 yield text, None  # the map takes longer
                 try:
-                    drawn = chosen.explain(pixels, other).overlay()
+                    found = chosen.explain(pixels, other)
+                    drawn = replace(found, reference=None).overlay()  # which is on the page already
                 except InputError as error:  # the scores stay
                     yield text + f"<p class='quiet'>No map: {html.escape(str(error))}</p>", None
                     return
                 yield text, drawn
             except AigciqaError as error:  # the message is shown as HTML, and may hold the name of a file
-                raise gradio.Error(html.escape(str(error)), print_exception=False) from None
+                raise gradio.Error(html.escape(str(error)), duration=None, print_exception=False) from None
 
-        metric.change(
-            lambda name: gradio.update(visible=_shown(metrics[name])),
+        # also at first: a column that is hidden from the start is shown until something changes
+        gradio.on(
+            [page.load, metric.change], lambda name: gradio.update(visible=_shown(metrics[name])),
             metric, side, api_visibility="private", show_progress="hidden",
         )  # fmt: skip
         # not preprocessed: Gradio would open any picture, of any size, with Pillow's errors
-        button.click(
+        scoring = button.click(
             score, [metric, picture, reference], [scores, overlay], preprocess=False, api_name="score",
-            show_progress_on=[scores, overlay], concurrency_limit=1,
+            show_progress_on=[scores, overlay], concurrency_limit=1, js=_PRESSED,
         )  # fmt: skip
+        # scores go with what they are of; the browser clears them itself, so that this never comes late
+        quietly = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
+        changes = [metric.change, picture.change, reference.change]
+        gradio.on(changes, None, None, [scores, overlay], js=_CLEAR, **quietly)
+        # what was still being computed of what was there before
+        button.click(
+            None, None, [scores, overlay], js='() => ["", null]', **quietly
+        )  # also when an error comes
+        scoring.then(None, [scores, overlay], [scores, overlay], js=_KEEP, **quietly)
     page.queue(max_size=WAITING)
     return page
 
@@ -237,7 +260,7 @@ def _read(
 ) -> "tuple[Tensor, Tensor | None]":
     """What was uploaded, decoded."""
     if picture is None:
-        raise InputError("drop a generated picture first")
+        raise InputError("drop a generated image first")
     if metric.metric_mode == "FR" and reference is None:
         raise InputError(f"{metric.metric_name} compares with the image prompt; drop that, too")
     if reference is None or metric.metric_mode == "NR":
@@ -277,6 +300,24 @@ def _pixels(upload: Any, what: str, folder: Path, max_pixels: int) -> "Tensor":
         raise InputError(str(error).replace(" (bytes)", "", 1)) from None
 
 
+def _about(metrics: "Mapping[str, Metric]") -> str:
+    """What each metric judges and needs, its scale and its accuracy, as its checkpoint states them."""
+    rows = []
+    for name, metric in metrics.items():
+        low, high = metric.config.score_range
+        facts = metric.config.provenance
+        rows.append(
+            f"<dt>{html.escape(name)}</dt><dd>{_JUDGES[metric.metric_mode]} Scores "
+            f"{html.escape(', '.join(metric.config.dimensions))}, each {low:g} to {high:g}. {_direction(metric)}."
+            f"<div class='quiet'>Accuracy: {html.escape(facts.get('accuracy', 'not stated'))}.</div></dd>"
+        )
+    return f"<dl class='about'>{''.join(rows)}</dl>"
+
+
+def _direction(metric: "Metric") -> str:
+    return "Lower is better" if metric.lower_better else "Higher is better"
+
+
 def _table(metric: "Metric", scores: "Mapping[str, Tensor]") -> str:
     low, high = metric.config.score_range
     rows = []
@@ -288,7 +329,7 @@ def _table(metric: "Metric", scores: "Mapping[str, Tensor]") -> str:
             f"</td><td><b>{value:.2f}</b> of {low:g} to {high:g}</td></tr>"
         )
     about = html.escape(f"{metric.stamp}; learned from {metric.config.provenance['labels']}")
-    return f"<table class='scores'>{''.join(rows)}</table><p class='quiet'>Higher is better. {about}.</p>"
+    return f"<table class='scores'>{''.join(rows)}</table><p class='quiet'>{_direction(metric)}. {about}.</p>"
 
 
 def _examples(folder: Path) -> tuple[str, str]:

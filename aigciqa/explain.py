@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import attribution, image
+from . import attribution, drawing, image
 from .ambient import neutral
 from .errors import InputError
 from .image import Array
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 METHODS = ("windows", "occlusion", "gradient")
 REDUCED = 2_000_000  # pixels to which occlusion, gradients and overlays reduce larger pictures
-LONGEST = 8192  # pixels of an overlay's image, along each side; one of two million pixels has less but where it is thin
 CELLS = 16  # of the gradient's map, along the shorter side
 AROUND = 7  # windows, along each side, that a window is compared with
-FLOOR = 0.2  # of the score range: the least that the top of the colour ramp stands for
-# Matplotlib's inferno (CC0), every eighth of it: its lightness grows evenly, also for the colour-blind and in grey.
-RAMP = ((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10),
-        (249, 201, 50), (252, 255, 164))  # fmt: skip
+# of the score range: what the upper end of the colours stands for, fixed for each method, so that maps compare
+TOP = {"windows": 0.4, "occlusion": 0.1, "gradient": 0.04}
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class QualityMap:
         method: how the map was made.
         score_range: lowest and highest score of the metric.
         picture: the picture, RGB, reduced to two million pixels where it is larger.
+        reference: likewise; None where the metric was given none.
     """
 
     map: Array
@@ -58,6 +56,7 @@ class QualityMap:
     method: str
     score_range: tuple[float, float]
     picture: Image.Image
+    reference: Image.Image | None = None
 
     @property
     def peak(self) -> tuple[int, int]:
@@ -71,63 +70,39 @@ class QualityMap:
 
     @property
     def top(self) -> float:
-        """What the upper end of the colour ramp stands for, so that a small loss does not glare."""
+        """Points of the score that the upper end of the colour ramp stands for, the same for all maps of a method."""
         low, high = self.score_range
-        return max(float(self.map.max()), FLOOR * (high - low))
+        return TOP[self.method] * (high - low)
 
-    def overlay(self) -> Image.Image:
-        """The picture, the picture in grey under the map in colour, and the legend, side by side.
+    def overlay(self, top: float | None = None) -> Image.Image:
+        """The image, its reference if there is one, the map in colour over the image in grey, and the legend.
+
+        They stand side by side. A ring marks the peak, unless nothing is lost anywhere. The legend has the colours of
+        the map over a middle grey.
+
+        Args:
+            top: points of the score that the upper end of the colours stands for, above 0; None for the attribute
+                `top`.
+
+        Raises:
+            InputError: when `top` is not a number above 0.
 
         Examples:
             >>> from aigciqa import create_metric
             >>> create_metric("nr-aigciqa", device="cpu").explain("gen.png").overlay().mode
             'RGB'
         """
-        picture = self.picture
-        if max(picture.size) > LONGEST:  # what is thin is shown shorter
-            picture = picture.resize([min(n, LONGEST) for n in picture.size])
-        if factor := min(127 // picture.height, 1024 // picture.width):  # what is small is shown larger
-            picture = picture.resize([n * (factor + 1) for n in picture.size], Image.Resampling.NEAREST)
-        width, height = picture.size
-        heat = self._spread(width, height)[:, :, None]
-        grey = np.asarray(picture.convert("L"), np.float32)[:, :, None]
-        opacity = 0.25 + 0.55 * heat
-        mixed = grey * (1 - opacity) + coloured(heat[:, :, 0]) * opacity
-        sheet = Image.new("RGB", (2 * width + 8 + 110, max(height, 128)), "white")
-        sheet.paste(picture, (0, 0))
-        sheet.paste(Image.fromarray(mixed.round().astype(np.uint8)), (width + 8, 0))
-        self._draw_legend(sheet, 2 * width + 16)
-        return sheet
+        top = self.top if top is None else top
+        if not 0 < top < float("inf"):
+            raise InputError(f"the top of the colours is {top!r}; give points of the score, above 0")
+        return drawing.sheet(self, top)
 
-    def _spread(self, width: int, height: int) -> Array:
-        """(height, width): the map over the picture, from 0, nothing lost, to 1."""
-        rows, columns = (min(n, m) for n, m in zip(self.map.shape, self.size[::-1], strict=True))
-        box = (0, 0, self.size[0] / self.cell, self.size[1] / self.cell)
-        values = Image.fromarray(np.clip(self.map[:rows, :columns] / self.top, 0, 1).astype(np.float32))
-        box = (0, 0, min(box[2], values.width), min(box[3], values.height))
-        return np.asarray(values.resize((width, height), Image.Resampling.BILINEAR, box))
-
-    def _draw_legend(self, sheet: Image.Image, left: int) -> None:
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-        top, bottom = 40, sheet.height - 24
-        bar = coloured(np.linspace(1, 0, bottom - top)[:, None].repeat(14, 1))
-        sheet.paste(Image.fromarray(bar.round().astype(np.uint8)), (left, top))
-        draw.text((left, 2), f"{self.dimension}\nlost, points", "black", font)
-        for share in (0.0, 0.5, 1.0):
-            y = bottom - share * (bottom - top)
-            draw.text(
-                (left + 20, y - 6),
-                f"{share * self.top:.2g}" + (" or less" if not share else ""),
-                "black",
-                font,
-            )
-        draw.text((left, bottom + 8), f"score {self.score:.2f}", "black", font)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], top: float | None = None) -> None:
         """Write `overlay` as a PNG, which appears whole or not at all.
 
         Args:
             path: of the file. A link of that name is replaced; what it points to stays as it is.
+            top: as for `overlay`.
 
         Raises:
             InputError: when it cannot be written, or its ending is another.
@@ -135,23 +110,12 @@ class QualityMap:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"{path}: maps are saved as PNG; name it {path.with_suffix('.png').name}")
-        drawn = self.overlay()
+        drawn = self.overlay(top)
         try:
             with replacing(path) as file:
                 drawn.save(file, "PNG")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def coloured(values: Array) -> Array:
-    """(H, W) in [0, 1] to (H, W, 3) float in [0, 255], dark to bright.
-
-    Examples:
-        >>> coloured(np.array([[0.0, 1.0]])).tolist()
-        [[[0.0, 0.0, 4.0], [252.0, 255.0, 164.0]]]
-    """
-    at = np.linspace(0, 1, len(RAMP))
-    return np.stack([np.interp(values, at, channel) for channel in zip(*RAMP, strict=True)], -1)
 
 
 def explain(
@@ -215,8 +179,13 @@ def _explained(metric: "Metric", picture: Any, reference: Any, method: str, colu
         metric.config.dimensions[column],
         method,
         metric.score_range,
-        Image.fromarray(_reduced(seen)[0].permute(1, 2, 0).numpy()),
+        _shown(seen),
+        None if beside is None else _shown(beside),
     )
+
+
+def _shown(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(_reduced(pixels)[0].permute(1, 2, 0).numpy())
 
 
 def _column(metric: "Metric", dimension: str | None) -> int:

@@ -1,4 +1,4 @@
-"""Scores of many pictures as one HTML page, which needs no network and no other file."""
+"""Scores of many pictures as one HTML page, which needs no network, and shows the original images where they lie."""
 
 import base64
 import hashlib
@@ -53,7 +53,8 @@ class Report:
     error, it writes nothing.
 
     Args:
-        path: of the page. Pictures below its folder are linked to.
+        path: of the page. It links to the original images by their paths from its folder and shows them from
+            there; where they are gone it shows its previews.
         stamp: what scores, such as `Metric.stamp`.
         dimensions: of the scores, in the order in which they are shown.
         score_range: lowest and highest score of the metric's scale.
@@ -226,7 +227,7 @@ class Report:
         return {n: (i, self._link(n), self._uri(n)) for i, n in enumerate(names)}, rows
 
     def _link(self, name: str) -> str:
-        """From the page to a file below its folder; empty where there is none, or where its name is no image's.
+        """From the page to a file; empty where there is none, or where its name is no image's.
 
         A browser goes by the ending: a GIF that is called a.html, and is a web page as well, would run.
         """
@@ -234,10 +235,13 @@ class Report:
         if path.suffix.lower() not in LINKED:
             return ""
         try:
-            below = (path.parent.resolve() / path.name).relative_to(self._path.parent.resolve())
-            # "./", so that nothing before a colon is taken for a scheme
-            return f"./{quote(os.fsencode(below.as_posix()))}" if path.is_file() else ""
-        except (ValueError, OSError, RuntimeError):  # elsewhere, or a path that cannot be
+            if not path.is_file():
+                return ""
+            relative = Path(os.path.relpath(path.parent.resolve() / path.name, self._path.parent.resolve()))
+            # "./" or "../", so that nothing before a colon is taken for a scheme
+            link = quote(os.fsencode(relative.as_posix()))
+            return link if link.startswith("../") else f"./{link}"
+        except (ValueError, OSError, RuntimeError):  # on another drive, or a path that cannot be
             return ""
 
     def _uri(self, name: str) -> str:
@@ -291,14 +295,17 @@ def _jpeg(picture: Any) -> bytes:
 
 
 def _page(title: str, data: dict[str, Any]) -> bytes:
-    """The template, filled in; its policy lets nothing run or load but what stands in the page."""
+    """The template, filled in; its policy lets nothing run but what stands in the page, and nothing load but images.
+
+    Of these only its own: in the page, and beside it on the same disk or server.
+    """
     template = _TEMPLATE.read_text("utf-8")
     hashes = {}
     for tag in ("script", "style"):
         (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
         hashes[tag] = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; img-src data:; script-src 'sha256-{hashes['script']}'; "
+        f"default-src 'none'; img-src data: file: 'self'; script-src 'sha256-{hashes['script']}'; "
         f"style-src 'sha256-{hashes['style']}'; base-uri 'none'; form-action 'none'"
     )
     content = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII

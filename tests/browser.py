@@ -94,8 +94,12 @@ class Browser:
         )
         found = [e["params"] for e in self.events if e.get("method") in logs]
         requests = [e["params"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        fetched = [r["request"]["url"] for r in requests if r.get("type") != "Document"]
-        return found + [url for url in fetched if not url.startswith("data:image/jpeg")]
+        others = [(r.get("type"), r["request"]["url"]) for r in requests if r.get("type") != "Document"]
+        return found + [
+            url
+            for kind, url in others
+            if not url.startswith("data:image/jpeg") and not (kind == "Image" and url.startswith("file:"))
+        ]
 
     def run(self, code):
         found = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
@@ -111,6 +115,54 @@ class Browser:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, *keys):
+        """Keys of the keyboard, by their names, wherever the focus is."""
+        codes = {
+            "Tab": 9,
+            "Enter": 13,
+            "Escape": 27,
+            " ": 32,
+            "End": 35,
+            "Home": 36,
+            "ArrowLeft": 37,
+            "ArrowRight": 39,
+        }
+        for key in keys:
+            how = {"key": key, "windowsVirtualKeyCode": codes[key]}
+            if key in ("Enter", " "):
+                how["text"] = "\r" if key == "Enter" else " "
+            self.send("Input.dispatchKeyEvent", type="keyDown", **how)
+            self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=codes[key])
+
+    def until(self, code, seconds=30):
+        end = time.monotonic() + seconds
+        while not self.run(f"Boolean({code})"):
+            assert time.monotonic() < end, (
+                f"{code} does not come; the page says {self.run('document.body.innerText')}"
+            )
+            time.sleep(0.05)
+
+    def resize(self, width, height=800):
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+    def overflow(self):
+        """Pixels by which the page, or any element of it, is wider than what is seen of it."""
+        return self.run(
+            "Math.max(document.documentElement.scrollWidth - innerWidth, ...[...document.querySelectorAll("
+            "'body *')].filter(e => e.offsetParent && !e.closest('svg, .ends, [class*=sr-only]')).map(e => "
+            "Math.ceil(e.getBoundingClientRect().right - innerWidth)))"
+        )
+
+    def pdf(self):
+        return base64.b64decode(self.send("Page.printToPDF", printBackground=True)["data"])
 
     def choose(self, selector, value):
         self.run(

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -63,14 +62,6 @@ class Page(Browser):
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
         return Image.open(io.BytesIO(base64.b64decode(self.send("Page.captureScreenshot")["data"])))
-
-    def until(self, code, seconds=30):
-        end = time.monotonic() + seconds
-        while not self.run(f"Boolean({code})"):
-            assert time.monotonic() < end, (
-                f"{code} does not come; the page says {self.run('document.body.innerText')}"
-            )
-            time.sleep(0.05)
 
     def upload(self, place, path):
         """Put a file into the picture's field, as dropping it there does."""
@@ -164,6 +155,7 @@ def scores(page):
 @needs_chromium
 def test_a_picture_gets_its_scores_and_its_map(page, checkpoints, picture, tmp_path):
     picture(200, 150, 3).save(tmp_path / "a.png")
+    page.until("!document.querySelector('#reference')?.offsetParent")  # before anything is done
     page.upload("picture", tmp_path / "a.png")
     assert not page.run("document.querySelector('#reference')?.offsetParent")
     page.click("#score")
@@ -202,6 +194,79 @@ def test_full_reference_wants_the_prompt(page, checkpoints, picture, tmp_path):
     metric = aigciqa.create_metric(checkpoints / "tiny-full", device="cpu")
     expected = metric.predict(tmp_path / "0.png", tmp_path / "1.png")
     assert scores(page) == pytest.approx([score.item() for score in expected.values()], abs=0.01)
+
+
+CLEARED = "document.querySelector('#scores').innerText.includes('press Score')"
+
+
+@needs_gradio
+@needs_chromium
+def test_scores_go_with_what_they_are_of(page, picture, tmp_path):
+    """With another metric, another image, another reference, and an error."""
+    for i in range(2):
+        picture(120, 90, i).save(tmp_path / f"{i}.png")
+
+    def scored():
+        page.click("#score")
+        page.until("document.querySelectorAll('#scores b').length == 2")
+        page.until("document.querySelector('#map img')?.naturalWidth")
+
+    def cleared(what=CLEARED):
+        page.until(what)
+        page.until("!document.querySelector('#map img')")
+        assert scores(page) == []
+
+    page.upload("picture", tmp_path / "0.png")
+    scored()
+    page.upload("picture", tmp_path / "1.png")
+    cleared()
+    scored()
+    page.click("input[type=radio][value$=tiny-full]")
+    page.until("document.querySelector('#reference')?.offsetParent")
+    cleared()
+    page.upload("reference", tmp_path / "0.png")
+    scored()
+    page.upload("reference", tmp_path / "1.png")
+    cleared()
+    scored()
+    page.click("#reference button[aria-label='Remove Image']")
+    cleared()
+    page.click("#score")
+    page.until("document.body.innerText.includes('tiny-full compares with the image prompt; drop that, too')")
+    cleared("true")
+    page.upload("reference", tmp_path / "1.png")
+    scored()
+
+
+@needs_gradio
+@needs_chromium
+def test_every_metric_is_explained(page, checkpoints):
+    shown = page.texts("#about dd")
+    assert len(shown) == 2
+    for name, text, needs in zip(("tiny-none", "tiny-full"), shown, ("takes no", "needs both"), strict=True):
+        config = aigciqa.metric_info(checkpoints / name)
+        assert needs in text and "0 to 5. Higher is better." in text
+        assert ", ".join(config.dimensions) in text
+        assert config.provenance.get("accuracy", "not stated") in text
+
+
+@needs_gradio
+@needs_chromium
+def test_keyboard_and_phone(page, picture, tmp_path):
+    picture(120, 90).save(tmp_path / "ein_langer_Name_ohne_Leerzeichen_ü日本.png")
+    try:
+        page.resize(390)
+        page.upload("picture", tmp_path / "ein_langer_Name_ohne_Leerzeichen_ü日本.png")
+        page.run("document.querySelector('#score').focus()")
+        page.press("Enter")
+        page.until("document.querySelectorAll('#scores b').length == 2")
+        page.until("document.querySelector('#map img')?.naturalWidth")
+        assert page.run("document.documentElement.scrollWidth <= innerWidth")
+        page.run("document.querySelector('input[type=radio]:checked').focus()")
+        page.press("Tab", " ")  # Gradio's radios are stops of the Tab key, each by itself
+        page.until(CLEARED)
+    finally:
+        page.send("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_gradio

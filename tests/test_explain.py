@@ -13,8 +13,9 @@ from aigciqa import InputError, attribution, create_metric, explain
 from aigciqa.attribution import part
 from aigciqa.cli import score
 from aigciqa.config import Transform
+from aigciqa.drawing import OPACITY, blended, coloured
 from aigciqa.engines import MapFolder
-from aigciqa.explain import QualityMap, coloured
+from aigciqa.explain import QualityMap
 from aigciqa.model import Network
 from aigciqa.sources import Item
 from aigciqa.weights import save_checkpoint
@@ -197,7 +198,7 @@ def test_overlay_shows_colours_where_the_score_is_lost(tmp_path):
     found.save(tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as image:
         sheet = np.asarray(image, int)
-    assert sheet.shape[0] == 200 and sheet.shape[1] > 600
+    assert sheet.shape[0] > 200 and sheet.shape[1] > 600
     assert (sheet[:200, :300] == 128).all()  # the picture as it is
     assert np.ptp(sheet[125, 308 + 75]) > 50  # bright yellow
     assert np.ptp(sheet[25, 308 + 25]) < 10  # a gain is no loss
@@ -207,10 +208,69 @@ def test_overlay_shows_colours_where_the_score_is_lost(tmp_path):
         found.save(tmp_path / "no" / "map.png")
 
 
-def test_small_losses_do_not_glare():
-    assert a_map(np.full((9, 9), 0.01)).top == 1  # a fifth of the scale
-    assert a_map(np.full((9, 9), 3.0)).top == 3
+def test_colours_mean_the_same_in_every_map():
+    """Whatever else a map has, and whatever its image: the legend of one map serves for all."""
+    shades = []
+    for most, grey in ((0.8, 128), (0.8, 0), (4.0, 255)):
+        values = np.zeros((20, 30))
+        values[:, :10] = 0.8
+        values[0, 29] = most
+        found = a_map(values, picture=Image.new("RGB", (300, 200), (grey,) * 3))
+        assert found.top == 2  # of a scale from 0 to 5
+        shades.append(np.asarray(found.overlay(), int)[150, 308 + 40])
+    legend = blended(np.full((1, 1), 0.4), np.full((1, 1), 128.0))[0, 0].astype(int)
+    assert (shades[0] == legend).all()
+    for shade in shades:
+        assert abs(shade - legend).max() <= 64 * (1 - OPACITY) + 1
     assert a_map(-np.ones((9, 9))).overlay().size[0] > 180
+
+
+def test_the_legend_has_the_colours_of_the_overlay():
+    values = np.full((20, 30), 1.0)
+    values[0, 0] = 1.01  # the peak, which is marked
+    sheet = np.asarray(a_map(values).overlay(), int)
+    bar = sheet[:, 2 * 308 + 5]
+    shades = abs(bar - sheet[180, 308 + 20]).max(1)
+    ends = np.flatnonzero(abs(bar - blended(np.zeros((1, 1)), np.full((1, 1), 128.0))[0, 0]).max(1) < 3)
+    assert shades.min() <= 4
+    top = np.flatnonzero(abs(bar - blended(np.ones((1, 1)), np.full((1, 1), 128.0))[0, 0]).max(1) < 3)
+    # 1 of 2 points: in the middle of the legend
+    assert shades.argmin() == pytest.approx((top[0] + ends[-1]) / 2, abs=2)
+
+
+def test_the_top_of_the_colours_can_be_chosen(tmp_path):
+    found = a_map(np.full((20, 30), 1.0))
+    found.save(tmp_path / "a.png", top=1)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getpixel((308 + 20, 180)) == tuple(
+            blended(np.ones((1, 1)), np.full((1, 1), 128.0))[0, 0]
+        )
+    for top in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="above 0"):
+            found.overlay(top)
+
+
+def test_the_peak_is_marked_unless_nothing_is_lost():
+    def ring(values):
+        mapped = np.asarray(a_map(values).overlay().convert("L"), int)[:200, 308:608]
+        return np.ptp(mapped[90:121, 190:221])
+
+    values = np.full((20, 30), 0.1)
+    values[10, 20] = 0.101
+    assert ring(values) > 200  # black and white around (205, 105)
+    assert ring(np.full((20, 30), -0.1)) == 0
+    assert ring(np.zeros((20, 30))) == 0
+
+
+def test_the_reference_stands_beside(metric, picture, one_thread):
+    generated, reference = picture(300, 200), Image.new("RGB", (100, 200), (10, 200, 30))
+    alone = metric("partial").explain(generated).overlay()
+    found = metric("full").explain(generated, reference)
+    both = found.overlay()
+    assert alone.size == (both.width - 308, both.height)
+    assert both.getpixel((308 + 150, 100)) == (10, 200, 30)  # in its own shape
+    assert both.getpixel((308 + 90, 100)) == both.getpixel((308 + 210, 100)) == (255, 255, 255)
+    assert np.array_equal(found.reference, reference)
 
 
 def test_the_ramp_grows_evenly_in_lightness():
@@ -285,7 +345,7 @@ def test_thin_images_take_no_more_than_others(metric, size, method, monkeypatch,
             assert np.isfinite(found.map).all() and found.map.size < 4_200_000
             assert 0 <= found.peak[0] < size[0] and 0 <= found.peak[1] < size[1]
             width, height = found.overlay().size
-            assert width <= 2 * 8192 + 118 and height <= 8192
+            assert width <= 2 * 8200 + 320 and height <= 8192 + 60
     assert max(largest, default=0) <= 40_000_000 + 8 * size[0] * size[1]
 
 

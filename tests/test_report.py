@@ -114,7 +114,7 @@ def test_page_holds_everything(tmp_path, picture):
     assert len(data["files"]) == 5  # the reference once
     assert [link for _, link, _ in data["files"]] == [
         "./SD_0.png",
-        "",
+        os.path.relpath(EXAMPLES / "ref.png", tmp_path / "new"),
         "./SD_1.png",
         "./MJ_2.png",
         "./MJ_3.png",
@@ -459,11 +459,115 @@ def test_a_click_enlarges_and_links(page):
     page.type("#search", "mj_009")
     page.click(GALLERY)
     assert page.run("document.querySelector('dialog').open")
-    assert page.texts("dialog figcaption") == ["generated", "reference"]
+    page.until(
+        "[...document.querySelectorAll('dialog figcaption')].every(c => c.textContent.includes('pixels'))"
+    )
+    assert page.texts("dialog figcaption") == ["generated, 140 × 100 pixels", "reference, 512 × 512 pixels"]
+    sizes = page.run("[...document.querySelectorAll('dialog img')].map(i => [i.naturalWidth, i.width])")
+    assert [natural for natural, _ in sizes] == [140, 512]
+    assert all(shown <= natural for natural, shown in sizes)  # nothing is enlarged
     assert page.run("document.querySelector('dialog a').getAttribute('href')") == "./MJ_009_.png"
-    assert page.run("document.querySelectorAll('dialog a').length") == 1  # the reference lies elsewhere
+    assert page.run("document.querySelectorAll('dialog a').length") == 2
     page.click("dialog button[aria-label=close]")
     assert not page.run("document.querySelector('dialog').open")
+
+
+@needs_chromium
+def test_the_dialog_says_that_an_original_is_gone(browser, tmp_path, picture):
+    picture(300, 200).save(tmp_path / "a.png")
+    with Report(tmp_path / "report.html", **about()) as report:
+        report.add(Row(str(tmp_path / "a.png"), None, {"quality": 1.0, "authenticity": 1.0}))
+        item = Item("a.tar/b.jpg", None, encoded("red"))
+        report.add(Row(item.picture, None, {"quality": 2.0, "authenticity": 1.0}), item)
+    (tmp_path / "a.png").unlink()
+    browser.open(tmp_path / "report.html")
+    browser.click(GALLERY)
+    browser.until("document.querySelector('dialog figcaption').textContent.includes('it is gone')")
+    assert browser.texts("dialog figcaption")[0].startswith("generated: a small preview; the original cannot")
+    assert browser.run("(i => [i.naturalWidth, i.width])(document.querySelector('dialog img'))") == [128, 128]
+    browser.press("ArrowRight")
+    assert "not an image file that this page can reach" in browser.texts("dialog figcaption")[0]
+
+
+@needs_chromium
+def test_arrow_keys_go_on_in_the_dialog(page):
+    page.click(GALLERY)
+    page.press("ArrowRight", "ArrowRight")
+    assert "3 of 100" in page.texts("dialog")[0]
+    page.click("dialog button[aria-label=next]")
+    page.press("ArrowLeft", "ArrowLeft")
+    assert "2 of 100" in page.texts("dialog")[0]
+    page.click("dialog button[aria-label=previous]")  # which is off now
+    page.press("ArrowRight")
+    assert "2 of 100" in page.texts("dialog")[0]
+    page.press("Escape")
+    assert not page.run("document.querySelector('dialog').open")
+
+
+@needs_chromium
+def test_bars_are_reached_by_keyboard(page):
+    focused = "document.activeElement.getAttribute('aria-label')"
+    page.press("Tab")
+    assert page.run(focused) == "quality 0.25 to 0.38: 4 pictures"
+    assert page.run("document.activeElement.getAttribute('role')") == "button"
+    assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.press("End")
+    assert page.run(focused) == "quality 4.75 to 4.88: 4 pictures"
+    page.press("ArrowLeft", "ArrowRight", "Enter")
+    assert page.texts("#count") == ["4 of 100 pictures"]
+    assert shown_scores(page, 0) == [4.75] * 4
+    assert page.run("document.activeElement.id") == "part"
+    page.press("Enter")
+    assert page.texts("#count") == ["100 pictures"]
+    assert page.complaints() == []
+
+
+LONG = "ein_sehr_langer_Name_ohne_Leerzeichen_" * 4 + "日本語_ümlaut.png"
+
+
+@pytest.fixture
+def wide(tmp_path, picture):
+    """A page with much in its rows: long names, three dimensions, groups."""
+    path = tmp_path / "report.html"
+    with Report(
+        path, **about(dimensions=["quality", "authenticity", "correspondence"], group_by="{0}")
+    ) as report:
+        for i in range(40):
+            name = tmp_path / f"{('StableDiffusionXL', 'Midjourney', 'DALLE')[i % 3]}_{i:03d}_{LONG}"
+            picture(60, 40, seed=i).save(name)
+            scores = {"quality": i / 8, "authenticity": 5 - i / 8, "correspondence": 2.5}
+            report.add(Row(str(name), str(EXAMPLES / "ref.png"), scores))
+        report.add(Row(f"broken/{LONG}", None, None, "not a picture that Pillow can read"))
+    return path
+
+
+@needs_chromium
+def test_nothing_is_cut_on_a_phone(browser, wide):
+    browser.open(wide)
+    try:
+        browser.resize(390)
+        assert browser.overflow() <= 0
+        browser.click(GALLERY)
+        browser.until("document.querySelectorAll('dialog img').length == 2")
+        assert browser.overflow() <= 0
+    finally:
+        browser.send("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_chromium
+def test_every_column_is_printed(browser, wide):
+    browser.open(wide)
+    try:
+        browser.send("Emulation.setEmulatedMedia", media="print")
+        browser.resize(700)  # about what A4 has between its margins
+        assert browser.overflow() <= 0
+        parts = "[...document.querySelectorAll('.scroll, .cards, table')]"
+        assert browser.run(f"{parts}.filter(e => e.scrollWidth > e.clientWidth + 1).length") == 0
+        assert browser.pdf().startswith(b"%PDF")
+        assert len(browser.texts(GALLERY)) == 40
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
+        browser.send("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_chromium
