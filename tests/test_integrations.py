@@ -178,7 +178,7 @@ def test_torchmetrics_plot_spans_the_score_range(tiny, batches):
         axes = drawn[1]
         low, high = axes.get_ylim()
         assert low <= 0.0 < 5.0 <= high < 6.0
-    figure, axes = pyplot.subplots()
+    _, axes = pyplot.subplots()
     assert mean.plot(values, ax=axes)[1] is axes
     curve = axes.lines[0].get_ydata()
     assert list(curve) == pytest.approx([value.item() for value in values])
@@ -496,7 +496,8 @@ def test_pyiqa_named_metrics(pyiqa):
 
 OF_PYIQA = """
 device = torch.device("cpu")
-metric, loss = pyiqa.create_metric("{name}", device=device), pyiqa.create_metric("{name}", True, device, loss_reduction="mean")
+metric = pyiqa.create_metric("{name}", device=device)
+loss = pyiqa.create_metric("{name}", True, device, loss_reduction="mean")
 score = metric(gen, ref=ref)
 loss(gen, ref=ref).backward()
 names = pyiqa.list_models(metric_mode=metric.metric_mode, filter="tiny-*", exclude_filters=["*-partial"])
