@@ -72,6 +72,16 @@ def test_a_run_is_a_checkpoint_that_scores_what_its_evaluation_says(pku, tmp_pat
     assert metric.config.reference == reference
     assert [h["epoch"] for h in run.history] == [1, 2, 3]
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()] == run.history
+    from aigciqa.training.assessment import assess, open_side
+    from aigciqa.training.data import load
+
+    predicted = pd.read_csv(tmp_path / "predictions.csv")
+    assert all(Path(name).is_file() for name in predicted.filter(items=["picture", "reference"]).stack())
+    assert ("reference" in predicted) == (reference != "none")
+    theirs, _ = open_side(load(pku), "nr-aigciqa", str(tmp_path / "splits/0-pku-i2iqa.csv"), "test")
+    again = assess(str(tmp_path / "predictions.csv"), theirs, dimensions=dimensions)
+    for name in dimensions:
+        assert again.figures[name]["srcc"] == pytest.approx(run.evaluation["pku-i2iqa"][name]["srcc"])
     # the test side of the saved split, scored by the metric, gives the SRCC that was reported
     from aigciqa.training.assessment import assess, open_side
     from aigciqa.training.data import load
@@ -200,6 +210,15 @@ def test_protocols(pku, tmp_path):
     assert any("warning" in line and "group" in line for line in lines)
     provenance = aigciqa.metric_info(tmp_path / "paper").provenance
     assert "optimistic" in provenance["selection"]
+    # the authors' figures: the highest of each over the epochs, beside those of the epoch that was kept
+    history = [json.loads(line) for line in (tmp_path / "paper" / "metrics.jsonl").open()]
+    written = json.loads((tmp_path / "paper" / "evaluation.json").read_text())
+    kept, best = written["figures"]["pku-i2iqa"]["quality"], written["best_of_each"]["quality"]
+    for name in ("srcc", "plcc"):
+        assert best[name] == max(epoch[f"test_{name}_quality"] for epoch in history) >= kept[name] - 1e-6
+        assert history[best[f"{name}_epoch"] - 1][f"test_{name}_quality"] == best[name]
+    assert kept["srcc"] == pytest.approx(best["srcc"])  # the epoch is chosen by SRCC, PLCC may be of another
+    assert any("best of each" in line for line in lines)
     again = recipe(pku, split=str(tmp_path / "paper" / "splits"), select="last", epochs=2)
     train(again, tmp_path / "again", report=lambda line: None)
     name = "0-pku-i2iqa.csv"
@@ -210,6 +229,9 @@ def test_protocols(pku, tmp_path):
     lines = []
     patient = recipe(pku, select="validation", validation=0.3, patience=1, epochs=50, lr=0.0)
     run = train(patient, tmp_path / "patient", report=lines.append)
+    assert all(
+        {"validation_srcc_quality", "validation_plcc_quality"} <= epoch.keys() for epoch in run.history
+    )
     assert len(run.history) == 2  # nothing is learned, so the second epoch is no better than the first
     assert not any("warning" in line for line in lines)
 

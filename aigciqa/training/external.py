@@ -61,22 +61,30 @@ def read_scores(
 
 
 def read_results(path: Path) -> tuple[dict[str, dict[str, float]], str] | None:
-    """Scores by dimension and picture from a file that `aigciqa-score` wrote, and what scored; None for another file.
+    """Scores by dimension and picture, and what scored, from our own files; None for another file.
+
+    Ours are what `aigciqa-score` wrote, and the ``predictions.csv`` of a run, which does not say what scored.
 
     Raises:
         InputError: when the file cannot be read, has no scores, those of several metrics, or a picture twice.
     """
     table = _read(path)
     columns = list(map(str, table.columns))
-    if columns[:2] != ["picture", "reference"] or columns[-2:] != ["error", "metric"] or len(columns) < 5:
+    of_run = columns[:3] == ["set", "row", "picture"] and any(name.endswith("_score") for name in columns)
+    of_score = (
+        columns[:2] == ["picture", "reference"] and columns[-2:] == ["error", "metric"] and len(columns) > 4
+    )
+    if not (of_run or of_score):
         return None
-    if len(stamps := sorted(set(map(str, table["metric"])))) != 1:
+    stamps = [""] if of_run else sorted(set(map(str, table["metric"])))
+    if len(stamps) != 1:
         raise InputError(f"{path.name} holds scores of {len(stamps)} metrics: {_listed(stamps)}")
     if twice := [name for name, count in Counter(table["picture"]).items() if count > 1]:
         raise InputError(f"{path.name}: these pictures come more than once: {_listed(twice)}")
     found = {}
-    for dimension in columns[2:-2]:
-        values = pd.to_numeric(table[dimension], errors="coerce")
+    for column in [name for name in columns if name.endswith("_score")] if of_run else columns[2:-2]:
+        dimension = column.removesuffix("_score") if of_run else column
+        values = pd.to_numeric(table[column], errors="coerce")
         there = np.isfinite(values.to_numpy(np.float64, na_value=np.nan))
         found[dimension] = dict(zip(table["picture"][there], values[there].astype(float), strict=True))
     return found, stamps[0]

@@ -1,6 +1,7 @@
 """What a run makes of its test side in the end: figures, and the predictions that they are of."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,55 @@ def evaluate_side(
     return found
 
 
-def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
-    """Write of every row of the test side, by number in its data set, score and label.
+def each_epoch(side: str, dimension: str) -> tuple[str, str]:
+    """The names in ``metrics.jsonl`` of an epoch's SRCC and raw PLCC on a side."""
+    return f"{side}_srcc_{dimension}", f"{side}_plcc_{dimension}"
 
-    Both are on the recipe's scale, which is that of the metric's scores.
+
+def best_of_each(
+    recipe: Recipe, history: Sequence[dict[str, Any]], report: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What the papers' authors report: the highest SRCC and the highest PLCC of any epoch on the test side.
+
+    The two may be of different epochs, and both are chosen on the rows that they are reported on, so they are higher
+    than the figures of any single checkpoint.
+
+    Args:
+        recipe: of the run.
+        history: a dict for each epoch, as in ``metrics.jsonl``.
+        report: called with a line for each dimension.
+
+    Returns:
+        ``{"best_of_each": {dimension: {srcc, srcc_epoch, plcc, plcc_epoch}}}``; empty unless epochs were tested
+        (``select: test``).
+    """
+    if recipe.select != "test":
+        return {}
+    best: dict[str, dict[str, float]] = {}
+    for dimension in recipe.dimensions:
+        found: dict[str, float] = {}
+        for key, name in zip(each_epoch("test", dimension), ("srcc", "plcc"), strict=True):
+            if values := [(h[key], h["epoch"]) for h in history if not math.isnan(h.get(key, math.nan))]:
+                found[name], found[f"{name}_epoch"] = max(values, key=lambda value: value[0])
+        if len(found) == 4:
+            best[dimension] = found
+            each = ", ".join(
+                f"{n.upper()} {found[n]:.4f} (epoch {found[f'{n}_epoch']})" for n in ("srcc", "plcc")
+            )
+            report(f"{dimension}, best of each as the papers report: {each}; no single epoch need reach both")
+    return {"best_of_each": best}
+
+
+def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
+    """Write of every row of the test side its image, its reference, its number in its data set, scores and labels.
+
+    Scores and labels are on the recipe's scale, which is that of the metric's scores.
     """
     starts = np.searchsorted(rows.sets, np.arange(len(rows.names)))
     table = pd.DataFrame({"set": rows.sets[side], "row": side - starts[rows.sets[side]]})
+    table["picture"] = [str(rows.paths[i]) for i in rows.pictures[side]]
+    if recipe.reference != "none":
+        table["reference"] = ["" if i < 0 else str(rows.paths[i]) for i in rows.references[side]]
     for column, dimension in enumerate(recipe.dimensions):
         table[f"{dimension}_score"] = scores[:, column]
         table[f"{dimension}_label"] = rows.labels[side, column]

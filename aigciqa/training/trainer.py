@@ -22,7 +22,7 @@ from ..layers import Norm
 from ..progress import Progress
 from ..stamp import config_digest
 from ..weights import save_checkpoint
-from .correlation import srcc
+from .correlation import plcc, srcc
 from .feed import Feed, PictureFeed, SharedForward, gathered
 from .files import claimed, save_whole, write_whole
 from .initial import initial_network, is_tag
@@ -32,7 +32,7 @@ from .pixels import Pixels
 from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
-from .side import evaluate_side, write_predictions
+from .side import best_of_each, each_epoch, evaluate_side, write_predictions
 from .state import collect_state, restore_state
 
 STATE = "state.pt"
@@ -291,13 +291,14 @@ class _Trainer:
 
     # -- selection and test
 
-    def _score(self, rows: Ints) -> dict[str, float]:
-        """SRCC by dimension."""
+    def _score(self, rows: Ints) -> dict[str, tuple[float, float]]:
+        """SRCC and raw PLCC by dimension."""
         scores, labels = self.feed.predict(rows, self.averaged), self.rows.labels[rows]
         found = {}
         for column, name in enumerate(self.recipe.dimensions):
             there = ~np.isnan(labels[:, column])
-            found[name] = srcc(scores[there, column], labels[there, column]) if there.sum() > 2 else math.nan
+            x, y = scores[there, column], labels[there, column]
+            found[name] = (srcc(x, y), plcc(x, y)) if there.sum() > 2 else (math.nan, math.nan)
         return found
 
     def finish_epoch(self) -> None:
@@ -306,8 +307,9 @@ class _Trainer:
         score = float(self.epoch)
         if rows is not None:
             found = self._score(rows)
-            self.history[-1] |= {f"{r.select}_srcc_{d}": v for d, v in found.items()}
-            score = float(np.mean([-1.0 if math.isnan(v) else v for v in found.values()]))
+            for dimension, both in found.items():
+                self.history[-1] |= dict(zip(each_epoch(r.select, dimension), both, strict=True))
+            score = float(np.mean([-1.0 if math.isnan(rank) else rank for rank, _ in found.values()]))
         if score > self.best["score"]:
             state = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
             self.best = {"score": score, "epoch": self.epoch, "network": state}
@@ -345,7 +347,8 @@ class _Trainer:
                     self.recipe, self.rows, self.test_rows, scores, self.bootstrap, self.report
                 )
                 of = {"metric": self.config.name, "sha256": sha256, "config": config_digest(self.config)}
-                written = json.dumps({**of, "figures": evaluation}, indent=2)
+                best = best_of_each(self.recipe, self.history, self.report)
+                written = json.dumps({**of, "figures": evaluation, **best}, indent=2)
                 write_whole(self.folder / "evaluation.json", written)
         self.accelerator.wait_for_everyone()
         if self.main and self.recipe.cache is None:
