@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -440,23 +441,47 @@ def test_the_papers_table():
     assert means["FR"] > means["NR"]
 
 
-def test_beside_the_paper():
-    run = evaluate(*rated(100), bootstrap=0)
-    text = beside_paper(run, "FR", "resnet18", "quality")
-    paper, ours, difference = (line.split()[-2:] for line in text.splitlines()[1:4])
-    assert paper == ["0.7063", "0.7249"]
-    assert ours == [f"{run.srcc:.4f}", f"{run.plcc:.4f}"]
-    assert difference == [f"{run.srcc - 0.7063:.4f}", f"{run.plcc - 0.7249:.4f}"]
+def beside(text):
+    """The cells of each row of the table."""
+    rows = [re.split(r"  +", line.strip()) for line in text.splitlines()]
+    return {row[0]: row[1:] for row in rows if len(row) == 5}
+
+
+def test_beside_the_papers_whole_table():
+    run, other = evaluate(*rated(100), bootstrap=0), evaluate(*rated(60), bootstrap=0)
+    text = beside_paper({"quality": run, "overall": other}, "FR", "resnet18")
+    rows = beside(text)
+    assert len(rows) == 1 + 10 + 2  # the header, ten published rows, the run's and the difference
+    for (method, backbone), published in paper_results().groupby(["method", "backbone"], sort=False):
+        cells = [f"{row.srcc:.4f} / {row.plcc:.4f}".replace("0.", ".") for row in published.itertuples()]
+        assert rows[f"{method} {backbone}"] == cells
+    lines = text.splitlines()
+    (below,) = [i for i, line in enumerate(lines) if line.startswith("FR resnet18")]
+    assert lines[below + 1].startswith("  this run") and lines[below + 2].startswith("  difference")
+    short = lambda value, sign="": f"{value:{sign}.4f}".replace("0.", ".")  # noqa: E731
+    assert rows["this run"] == [
+        f"{short(run.srcc)} / {short(run.plcc)}", "-", "-", f"{short(other.srcc)} / {short(other.plcc)}"
+    ]  # fmt: skip
+    assert rows["difference"][0] == f"{short(run.srcc - 0.7063, '+')} / {short(run.plcc - 0.7249, '+')}"
+    assert "quality 100, overall 60" in text
     for caveat in ("best epoch", "test set", "prompt", "without a logistic fit"):
         assert caveat in text
 
 
 @pytest.mark.parametrize(
-    "row", [("PR", "resnet18", "quality"), ("NR", "vit-l", "quality"), ("NR", "vgg16", "x")]
+    ("model", "data", "note"),
+    [
+        (("PR", "resnet18"), "pku-i2iqa", "no row for PR on resnet18"),
+        (("NR", "tf_efficientnet_lite0"), "pku-i2iqa", "no row for NR on tf_efficientnet_lite0"),
+        (("", ""), "pku-i2iqa", "no row for scores of a file"),
+        (("NR", "vgg16"), "pku-aigiqa-4k", "The table is of PKU-I2IQA and this run of pku-aigiqa-4k"),
+    ],
 )
-def test_what_the_paper_does_not_have(row):
-    with pytest.raises(InputError, match=f"no {row[0]} {row[1]} for {row[2]}.*resnet50"):
-        beside_paper(evaluate(*rated(20), bootstrap=0), *row)
+def test_what_the_paper_does_not_have_is_marked(model, data, note):
+    run = evaluate(*rated(20), bootstrap=0)
+    text = beside_paper({"quality": run, "beauty": run}, *model, data)
+    assert note in text and "no column for beauty" in text
+    assert len([row for row in beside(text) if row.startswith(("NR ", "FR "))]) == 10
 
 
 # -- others' scores

@@ -15,7 +15,7 @@ from ..stamp import config_digest
 from .comparison import beside_paper, compare
 from .correlation import Floats
 from .data import RatedSet, outside
-from .evaluation import evaluate, jsonable
+from .evaluation import Evaluation, evaluate, jsonable
 from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
 from .plots import plot_evaluation
@@ -137,7 +137,7 @@ def assess(
         rated: the data set.
         dimensions: of its labels; all when empty.
         compare_with: another metric or file of scores, to test the difference from.
-        beside: add the papers' row; the metric must be one of the papers' models.
+        beside: add the table of the paper on PKU-I2IQA, with the metric's figures in it.
         plots: folder for plots, one folder in it for each dimension.
         device: for the metric.
 
@@ -155,6 +155,7 @@ def assess(
     config, scores = _scores(metric, rated, device)
     others, other = _scores(compare_with, rated, device) if compare_with else (None, None)
     figures: dict[str, dict[str, Any]] = {}
+    found_by_name: dict[str, Evaluation] = {}
     text = [f"RMSE is on the labels' scale of {scale_said(rated.score_range, rated.range_is_observed)}"]
     for name in [name for name in dimensions or rated.labels if name in rated.ranges]:
         text.append(
@@ -178,14 +179,15 @@ def assess(
             difference = compare(mine, _on(other, name, rated, others)[there], mos[there], groups=groups)
             figures[name]["compared"] = difference.to_dict()
             text.append(f"\nagainst {compare_with}\n{difference.table()}")
-        if beside:
-            text.append("\n" + beside_paper(found, *_paper_row(config), name))
+        found_by_name[name] = found
         if plots:
             written = plot_evaluation(
                 mine, mos[there], Path(plots) / name, generators=generators, dimension=name,
                 score_range=rated.range_of(name),
             )  # fmt: skip
             text += [str(path) for path in written]
+    if beside:
+        text.append("\n" + beside_paper(found_by_name, *_paper_row(config), rated.name))
     of: dict[str, str | None] = {"scores": metric}
     if config is not None:
         of = {"metric": config.name, "sha256": config.sha256, "revision": config.revision}
@@ -194,14 +196,11 @@ def assess(
 
 
 def _paper_row(config: MetricConfig | None) -> tuple[str, str]:
-    for name, choice in PAPER_BACKBONES.items():
-        if config is not None and choice["backbone"] == config.backbone:
-            return config.mode, name
-    raise InputError(
-        "--compare-paper needs a checkpoint on one of the papers' backbones "
-        f"({', '.join(PAPER_BACKBONES)})"
-        + (f", not {config.backbone}" if config else ", not a file of scores")
-    )
+    """Mode and backbone, by the papers' name where it is one of theirs."""
+    if config is None:
+        return "", ""
+    names = [name for name, choice in PAPER_BACKBONES.items() if choice["backbone"] == config.backbone]
+    return config.mode, names[0] if names else config.backbone
 
 
 def _on(scores: dict[str, Floats], dimension: str, rated: RatedSet, config: MetricConfig | None) -> Floats:

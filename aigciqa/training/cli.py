@@ -243,7 +243,9 @@ def train(
 @click.option(
     "--compare", metavar="METRIC", help="Test the difference from another metric or file of scores."
 )
-@click.option("--compare-paper", is_flag=True, help="Put the papers' row beside this one's.")
+@click.option(
+    "--compare-paper", is_flag=True, help="Print the table of the paper on PKU-I2IQA, with this run in it."
+)
 @click.option("--plots", metavar="DIR", help="Write plots there.")
 @click.option("--out", metavar="FILE", help="Write the figures there as JSON.")
 @click.option("--device", metavar="DEVICE", help="[default: cuda where there is one]")

@@ -1,6 +1,7 @@
 """One model beside another, and beside what the paper reports."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ..config import DIMENSIONS
 from ..errors import InputError
 from .correlation import Floats, paired, plcc, rows_by_label, srcc
 from .evaluation import Evaluation, Labels, interval, jsonable, resamples, shown
@@ -189,41 +191,64 @@ def paper_results() -> pd.DataFrame:
     return pd.read_csv(PAPER)
 
 
-def beside_paper(evaluation: Evaluation, mode: str, backbone: str, dimension: str) -> str:
-    """A run's numbers beside the paper's for the same model, as plain text, and what to know of the latter.
+def beside_paper(found: Mapping[str, Evaluation], mode: str, backbone: str, data: str = "pku-i2iqa") -> str:
+    """The paper's whole table as plain text, with a run's figures below the row that they belong to.
 
     Args:
-        evaluation: of the run.
-        mode: ``"NR"`` or ``"FR"``.
-        backbone: ``vgg16``, ``vgg19``, ``resnet18``, ``resnet50`` or ``inceptionv4``.
-        dimension: ``quality``, ``authenticity``, ``correspondence`` or ``overall``.
+        found: the run's evaluation by dimension.
+        mode: ``"NR"``, ``"FR"`` or ``"PR"``; empty for scores of a file.
+        backbone: the name of one of the papers' (`aigciqa.config.PAPER_BACKBONES`), or any other.
+        data: name of the data set that the run was evaluated on.
 
-    Raises:
-        InputError: when the paper has no such row.
+    Returns:
+        The ten rows and four columns, SRCC / raw PLCC; in the run's row ``-`` where the run has no such figure; notes
+        on what does not apply; and how the paper's figures were chosen.
 
     Examples:
         >>> from aigciqa.training.evaluation import evaluate
         >>> run = evaluate([1, 2, 3, 4, 5, 6], [1.2, 1.1, 2.5, 3.5, 4.4, 4.0], bootstrap=0)
-        >>> print(beside_paper(run, "NR", "resnet50", "quality"))
-        NR resnet50, quality          SRCC  PLCC, raw
-        paper                       0.6876     0.6875
-        this run (6 rows)           0.8857     0.9398
-        difference                  0.1981     0.2523
+        >>> print(beside_paper({"quality": run}, "NR", "resnet50"))
+        SRCC / raw PLCC    quality          authenticity     correspondence   overall
         ...
+        NR resnet50        .6876 / .6875    .6530 / .6918    .7456 / .7385    .7272 / .7426
+          this run         .8857 / .9398    -                -                -
+          difference       +.1981 / +.2523   -                -                -
+        NR inceptionv4     .6988 / .7076    ...
     """
-    table = paper_results()
-    row = table[(table.method == mode) & (table.backbone == backbone) & (table.dimension == dimension)]
-    if row.empty:
-        raise InputError(
-            f"the paper has no {mode} {backbone} for {dimension}; it has "
-            + "; ".join(", ".join(table[column].unique()) for column in ("method", "backbone", "dimension"))
-        )
-    paper = row.iloc[0]
-    lines = [f"{f'{mode} {backbone}, {dimension}':26}{'SRCC':>8}{'PLCC, raw':>11}"]
-    for name, rank, linear in (
-        ("paper", paper.srcc, paper.plcc),
-        (f"this run ({evaluation.n} rows)", evaluation.srcc, evaluation.plcc),
-        ("difference", evaluation.srcc - paper.srcc, evaluation.plcc - paper.plcc),
-    ):
-        lines.append(f"{name:25}{shown(rank)}  {shown(linear)}")
-    return "\n".join(lines) + "\n" + CAVEAT
+    table = paper_results().set_index(["method", "backbone", "dimension"])
+    lines = [_cells("SRCC / raw PLCC", DIMENSIONS)]
+    ours = [_pair(found[d].srcc, found[d].plcc) if d in found else "-" for d in DIMENSIONS]
+    beside = False
+    for method, name in dict.fromkeys((method, name) for method, name, _ in table.index):
+        figures = {d: table.loc[(method, name, d)] for d in DIMENSIONS}
+        lines.append(_cells(f"{method} {name}", [_pair(row.srcc, row.plcc) for row in figures.values()]))
+        if (method, name) == (mode, backbone):
+            beside = True
+            differences = [
+                _pair(found[d].srcc - row.srcc, found[d].plcc - row.plcc, "+") if d in found else "-"
+                for d, row in figures.items()
+            ]
+            lines += [_cells("  this run", ours), _cells("  difference", differences)]
+    notes = []
+    if not beside:
+        of = f"{mode} on {backbone}" if mode else "scores of a file"
+        lines.append(_cells("this run", ours))
+        notes.append(f"The paper has no row for {of}; this run stands below its table.")
+    if data != "pku-i2iqa":
+        notes.append(f"The table is of PKU-I2IQA and this run of {data}: the two cannot be compared.")
+    if others := [name for name in found if name not in DIMENSIONS]:
+        notes.append(f"The paper has no column for {', '.join(others)}.")
+    rows = ", ".join(f"{name} {one.n}" for name, one in found.items())
+    return "\n".join([*lines, f"Rows of this run: {rows}.", *notes, CAVEAT])
+
+
+def _cells(name: str, cells: Iterable[str]) -> str:
+    return (f"{name:18}" + "".join(f"{cell:17}" for cell in cells)).rstrip()
+
+
+def _pair(srcc: float, plcc: float, sign: str = "") -> str:
+    """As in the paper's table, without the 0 before the point."""
+    both = (
+        f"{value:{sign}.4f}".replace("0.", ".", 1) if math.isfinite(value) else "-" for value in (srcc, plcc)
+    )
+    return " / ".join(both)
