@@ -23,6 +23,7 @@ from aigciqa.training.trainer import train
 SMALL = {
     "name": "small",
     "backbone": "test_efficientnet",
+    "weights": "random",
     "resize": 36,
     "crop": 32,
     "epochs": 3,

@@ -98,7 +98,11 @@ def _collect(metric: str, rated: RatedSet, found: Seen, done: set[Path]) -> None
     recipe = read_recipe(run / "recipe.yaml")
     for index, source in enumerate(recipe.data):
         _add(found, rated, files.get(str(index)), source, recipe)
-    if recipe.weights != "random" and not Path(recipe.weights).is_file() and not is_tag(recipe.weights):
+    if (
+        recipe.weights not in ("random", "pretrained")
+        and not Path(recipe.weights).is_file()
+        and not is_tag(recipe.weights)
+    ):
         _collect(recipe.weights, rated, found, done)  # what it began from has learned, too
 
 
