@@ -15,7 +15,8 @@ from .ladders import Ladders
 from .recipe import Recipe, read_recipe
 from .rows import open_data
 from .scale import rescaled, scale_facts, scale_said
-from .trainer import PREDICTIONS, train
+from .side import PREDICTIONS
+from .trainer import train
 
 
 def cross_validate(

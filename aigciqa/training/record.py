@@ -17,6 +17,7 @@ from .splits import row_names
 
 RECORD = "rows.csv"
 FILES = ("picture_sha256", "reference_sha256")
+COLUMNS = ("set", "row", "name", *FILES, "group", "side")  # and the labels of each dimension
 
 
 def moved(
@@ -115,10 +116,14 @@ def same_data(path: Path, recipe: Recipe, rated: Sequence[RatedSet]) -> list[Rat
     try:
         then = pd.read_csv(path, keep_default_na=False, dtype=str)
         labels = [f"{dimension}_label" for dimension in recipe.dimensions]
-        then[labels] = then[labels].apply(pd.to_numeric, errors="coerce")
+        if list(then.columns) != [*COLUMNS, *labels]:
+            raise ValueError("its columns are other ones")
+        then[labels] = then[labels].replace("", "nan").astype(float)  # as exactly as they were written
         sizes = then.groupby(then["set"].astype(int)).size()
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; start again without it") from None
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged: {str(error).splitlines()[0]}; start anew in another folder"
+        ) from None
     now = record(recipe, rated)
     if said := _difference(then, now, labels):
         raise InputError(
@@ -143,7 +148,7 @@ def _difference(then: pd.DataFrame, now: pd.DataFrame, labels: Sequence[str]) ->
         if len(rows := np.flatnonzero((was != its) & ~(np.isnan(was) & np.isnan(its)))):
             at, name = rows[0], column.removesuffix("_label")
             return (
-                f"{len(rows)} of {len(now)} rows have another label, such as {name} of {now['name'][at]}: "
+                f"other labels in {len(rows)} of {len(now)} rows, such as {name} of {now['name'][at]}: "
                 f"{was[at]:g} then, {its[at]:g} now"
             )
     for column in ("set", "group", "side"):
@@ -153,7 +158,7 @@ def _difference(then: pd.DataFrame, now: pd.DataFrame, labels: Sequence[str]) ->
         same = codes[0] == codes[1] if column != "side" else then[column] == now[column]
         if not np.all(same):
             at = int(np.argmin(same))
-            return f"the {column} of {now['name'][at]} is another one"
+            return f"another {column} of {now['name'][at]}"
     return None
 
 
@@ -161,14 +166,14 @@ def _other_files(then: pd.DataFrame, now: pd.DataFrame, old: list[Any], new: lis
     names_then, names_now = then["name"].tolist(), now["name"].tolist()
     gone = [name for name in names_then if name not in set(names_now)]
     added = [name for name in names_now if name not in set(names_then)]
-    said = [f"it has {len(now)} rows and had {len(then)}"] if len(now) != len(then) else []
-    said += [f"{len(gone)} rows are gone: {some(gone)}"] if gone else []
-    said += [f"{len(added)} rows are new: {some(added)}"] if added else []
+    said = [f"{len(now)} rows instead of {len(then)}"] if len(now) != len(then) else []
+    said += [f"rows that are gone: {some(gone)}"] if gone else []
+    said += [f"rows that are new: {some(added)}"] if added else []
     if not said and sorted(old) == sorted(new):
-        return "its rows are in another order"
+        return "the same rows in another order"
     before = dict(zip(names_then, old, strict=True))
     if other := [
         name for name, files in zip(names_now, new, strict=True) if before.get(name, files) != files
     ]:
-        said.append(f"{len(other)} rows have files of another content: {some(other)}")
+        said.append(f"files of another content: {some(other)}")
     return "; ".join(said)

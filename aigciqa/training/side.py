@@ -14,6 +14,8 @@ from .recipe import Recipe
 from .rows import Ints, Rows
 from .scale import rescaled, scale_facts, scale_said
 
+PREDICTIONS = "predictions.csv"
+
 
 def evaluate_side(
     recipe: Recipe, rows: Rows, side: Ints, scores: Scores, bootstrap: int, report: Callable[[str], None]
@@ -56,12 +58,14 @@ def evaluate_side(
 
 
 def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
-    """Write of every row of the test side, by number in its data set, score and label.
+    """Write of every row of the test side number in its data set, picture, reference (if it is seen), score and label.
 
-    Both are on the recipe's scale, which is that of the metric's scores.
+    The latter two are on the recipe's scale, which is that of the metric's scores.
     """
     starts = np.searchsorted(rows.sets, np.arange(len(rows.names)))
     table = pd.DataFrame({"set": rows.sets[side], "row": side - starts[rows.sets[side]]})
+    for column, numbers in (("picture", rows.pictures[side]), ("reference", rows.references[side])):
+        table[column] = ["" if number < 0 else str(rows.paths[number]) for number in numbers]
     for column, dimension in enumerate(recipe.dimensions):
         table[f"{dimension}_score"] = scores[:, column]
         table[f"{dimension}_label"] = rows.labels[side, column]

@@ -33,11 +33,10 @@ from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
 from .record import RECORD, check_places, differences, record, same_data, write_record
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
-from .side import evaluate_side, write_predictions
+from .side import PREDICTIONS, evaluate_side, write_predictions
 from .state import collect_state, restore_state
 
 STATE = "state.pt"
-PREDICTIONS = "predictions.csv"
 COORDINATES = "coordinates.safetensors"  # of the head of a frozen backbone
 
 
@@ -112,8 +111,9 @@ class _Trainer:
         self.report = report if self.main else lambda line: None
         torch.manual_seed(recipe.seed)
         rated = open_data(recipe)
-        if self.main and not (folder / STATE).exists():
-            write_record(folder / RECORD, record(recipe, rated))
+        if not (folder / STATE).exists():
+            if self.main:
+                write_record(folder / RECORD, record(recipe, rated))
         elif (folder / RECORD).exists():
             rated = same_data(folder / RECORD, recipe, rated)
         self.rows: Rows = join(recipe, rated)
