@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -41,7 +42,19 @@ class Program(click.Command):
 
 
 class Command(Program):
-    """Errors of ours end the program with a message on stderr and code 2."""
+    """Errors of ours end the program with a message on stderr and code 2.
+
+    Raises:
+        TypeError: for two parameters of one name, of which each would have the value of the other.
+    """
+
+    def __init__(self, *args: Any, **extra: Any):
+        super().__init__(*args, **extra)
+        names = Counter(
+            name for one in self.params for name in {str(one.name), *one.opts, *one.secondary_opts}
+        )
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise TypeError(f"the command {self.name} has several parameters {', '.join(twice)}")
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -75,8 +88,12 @@ class Command(Program):
 
 
 def _options(command: click.Command) -> dict[str, str]:
-    """The command's options by the name of the Python parameter."""
-    return {str(one.name): max(one.opts, key=len) for one in command.params if isinstance(one, click.Option)}
+    """The command's options by the name of the Python parameter, which an option may have as its `parameter`."""
+    found: dict[str, str] = {}
+    for one in command.params:
+        if isinstance(one, click.Option):
+            found.setdefault(getattr(one, "parameter", str(one.name)), max(one.opts, key=len))
+    return found
 
 
 @contextmanager

@@ -252,7 +252,7 @@ class Metric(nn.Module):
             )
         if self.metric_mode == "FR" and references is None:
             raise InputError(
-                f"{self.metric_name} compares with a reference: metric(generated, ref); "
+                f"{self.metric_name} compares with a reference: metric(generated, reference); "
                 "use nr-aigciqa where there is none"
             )
         network = self.network

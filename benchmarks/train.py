@@ -61,7 +61,7 @@ def main() -> None:
             recipe = read_recipe(
                 None,
                 {"backbone": args.backbone, "resize": args.size + 32, "crop": args.size, "batch_size": args.batch_size,
-                 "data": [DataSource(str(data))], "validation": 0.0, "select": "last", **changes},
+                 "weights": "random", "data": [DataSource(str(data))], "validation": 0.0, "select": "last", **changes},
             )  # fmt: skip
             made = _Trainer(recipe, Path(folder) / name, lambda line: None)
             made.train_epoch()  # warm up

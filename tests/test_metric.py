@@ -420,7 +420,7 @@ def test_cuda_agrees_with_the_cpu(tiny, picture):
     ("source", "says"),
     [
         ("nr-aigcqa", "did you mean 'nr-aigciqa'"),
-        ("completely different", "Metrics: fr-aigciqa, nr-aigciqa, pr-aigciqa"),
+        ("completely different", "metrics are fr-aigciqa, nr-aigciqa, pr-aigciqa"),
         ("./runs/none", "no metric, folder or Hub repository"),
         ("", "no metric, folder or Hub repository"),
         (__file__, "is a file; a checkpoint is a folder"),

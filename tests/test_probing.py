@@ -26,6 +26,7 @@ from aigciqa.training.trainer import STATE, train
 FROZEN = {
     "name": "small",
     "backbone": "test_efficientnet",
+    "weights": "random",
     "feature": "stages",
     "frozen": True,
     "resize": 36,

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,8 +16,11 @@ from synthetic import make_pku
 from test_cli import HEAVY, imported_by
 
 import aigciqa.training
+from aigciqa import InputError, MetricConfig
+from aigciqa.cli import Command
 from aigciqa.config import paper_config
 from aigciqa.training.cli import main
+from aigciqa.training.initial import named_weights
 from aigciqa.training.recipe import Recipe
 from aigciqa.weights import save_checkpoint
 
@@ -41,7 +46,7 @@ def trained(pku, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "fr"
     run(
         "train", "--data", pku, "--out", out, "--name", "fr-small", "--reference", "full",
-        "--backbone", "test_efficientnet",
+        "--backbone", "test_efficientnet", "--weights", "random",
         "--resize", 36, "--crop", 32, "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--dimensions",
         "quality,authenticity", "--epochs", 1, "--lr", "1e-3", "--loss", "mse=1,rank=0.5", "--augment", "false",
         "--select", "last", "--labels", "made up by a test", "--license", "CC0-1.0",
@@ -68,6 +73,97 @@ def test_every_field_of_a_recipe_is_an_option():
         assert f"--{name.replace('_', '-')} " in shown
     assert "computed once for" in shown  # descriptions are whole
     assert run("train", "--recipes").split() == aigciqa.training.list_recipes()
+
+
+def test_two_parameters_of_one_name_are_refused():
+    for first, second in ((["--a", "same"], ["--b", "same"]), (["--a"], ["--a", "other"])):
+        with pytest.raises(TypeError, match="several parameters"):
+            Command("both", params=[click.Option(first), click.Option(second)])
+
+
+@pytest.fixture
+def ratings(tmp_path, picture):
+    """A table of eight images with labels from 1 to 5, and what trains on it in a second."""
+    for i in range(8):
+        picture(48, 48, i).save(tmp_path / f"p{i}.png")
+    lines = "".join(f"p{i}.png,{1 + i % 5}\n" for i in range(8))
+    (tmp_path / "ratings.csv").write_text("file,mos\n" + lines)
+    return [
+        "train", "--data", tmp_path / "ratings.csv", "--column", "picture=file", "--column", "quality=mos",
+        "--backbone", "test_efficientnet", "--weights", "random", "--resize", 36, "--crop", 32, "--epochs", 1,
+        "--batch-size", 8, "--out", tmp_path / "run",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "scores", "labels"),
+    [
+        (["--range", "1,5"], (1, 5), [1, 5]),
+        (["--range", "1", "5"], (1, 5), [1, 5]),
+        (["--range", "-1,5"], (-1, 5), [-1, 5]),
+        (["--score-range", "0,10"], (0, 10), None),
+        (["--score-range", "0", "10", "--range", "1,5"], (0, 10), [1, 5]),
+        ([], (0, 5), None),
+    ],
+)
+def test_ranges_of_labels_and_scores(ratings, tmp_path, options, scores, labels):
+    run(*ratings, *options)
+    assert aigciqa.metric_info(tmp_path / "run").score_range == scores
+    saved = aigciqa.training.read_recipe(tmp_path / "run" / "recipe.yaml")
+    assert saved.data[0].score_range == (None if labels is None else tuple(labels))
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    low, high = labels or (1, 5)  # those that were seen
+    mos = pd.read_csv(tmp_path / "ratings.csv").mos[table["row"]]
+    there = (mos - low) / (high - low) * (scores[1] - scores[0]) + scores[0]
+    assert table["quality_label"].tolist() == pytest.approx(there.tolist())
+
+
+@pytest.mark.parametrize("given", ["1,5,9", "1", "1,x", "5,1", "nan,1"])
+def test_a_range_is_two_numbers(given):
+    done = CliRunner().invoke(main, ["data", "check", ".", "--range", given])
+    assert done.exit_code == 2
+    assert f"'{given}' is no" in done.stderr
+
+
+def test_messages_have_the_names_of_options(ratings, tmp_path):
+    for options, says in (
+        (["--images", tmp_path.parent], "pass --images FOLDER"),
+        (["--column", "pictures=file"], "--column: 'pictures' unknown; did you mean 'picture'?"),
+        (["--format", "pku-i2iqa"], "--column is for manifests"),
+        (["--validation", 0], "or --select last"),
+    ):
+        shown = run(*ratings, *options, code=2)
+        assert says in shown and "traceback" not in shown.lower()
+    described = [word for word in ratings if word not in ("--data", tmp_path / "ratings.csv")]
+    assert "are for --data" in run(*described, code=2)
+
+
+def test_pretrained_weights_are_what_a_run_begins_from(ratings, tmp_path, hub):
+    """They cannot be fetched here: the error says what to do instead, and nothing is trained."""
+    at = ratings.index("--weights")
+    shown = run(*ratings[:at], *ratings[at + 2 :], code=2)
+    assert "cannot get the pretrained weights test_efficientnet.r160_in1k" in shown
+    for way in (
+        "--weights FILE",
+        "--weights nr-aigciqa with --backbone tf_efficientnet_lite0",
+        "--weights random",
+    ):
+        assert way in shown
+    assert not (tmp_path / "run" / "state.pt").exists()
+    assert Recipe().weights == "pretrained"
+    assert named_weights("pretrained", paper_config("inceptionv4")) == "inception_v4.tf_in1k"
+    with pytest.raises(
+        InputError, match="timm has no pretrained weights for the backbone vit_giant_patch14_224"
+    ):
+        named_weights("pretrained", MetricConfig("x", "none", "vit_giant_patch14_224"))
+
+
+def test_the_backbone_of_a_packaged_metric_needs_no_network(ratings, tmp_path, hub):
+    at = ratings.index("--backbone")
+    begun = ["--backbone", "tf_efficientnet_lite0", "--weights", "nr-aigciqa", "--feature", "stages"]
+    run(*ratings[:at], *begun, *ratings[at + 4 :])
+    assert aigciqa.metric_info(tmp_path / "run").backbone == "tf_efficientnet_lite0"
+    assert hub.requests == []
 
 
 def test_help_imports_nothing_heavy():
@@ -125,13 +221,13 @@ def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
     expected = (((seen[0] - low) ** 2 + (seen[1] - high) ** 2) / 2) ** 0.5
     assert figures["rmse"] == pytest.approx(expected, rel=1e-3)
     assert figures["scale_is_observed"] and figures["scale"] == pytest.approx(ends)
-    assert "as far as labels were seen; say otherwise with --range LOW HIGH" in shown
+    assert "as far as labels were seen; say otherwise with --range LOW,HIGH" in shown
     refused = run(
         "evaluate", "nr-aigciqa", tmp_path / "ratings.csv", "--range", 0, low, "--device", "cpu", code=2
     )
     assert (
         f"quality: 1 label outside 0 to {low:g}, such as {high:g} of" in refused
-        and "--range LOW HIGH" in refused
+        and "--range LOW,HIGH" in refused
     )
 
 
@@ -194,7 +290,7 @@ def test_convert(tmp_path):
         (["train", "fr-resnet51", "--out", "x"], "no recipe 'fr-resnet51'; shipped are"),
         (["train", "nr-resnet18", "--out", "x", "--epochs", "1.5"], "'1.5' is not integer"),
         (["train", "nr-resnet18", "--out", "x", "--augment", "maybe"], "'maybe' is not true|false"),
-        (["train", "nr-resnet18", "--out", "x"], "no data set; name one (--data DIR)"),
+        (["train", "nr-resnet18", "--out", "x"], "no data set; name one, --data PATH"),
         (["train", "nr-resnet18"], "Missing option '--out'"),
         (["evaluate", "nr-aigciqa", "nowhere"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),

@@ -150,7 +150,7 @@ def assess(
     for name in dimensions or rated.labels:
         if not rated.range_is_observed and (wrong := outside(rated, name)):
             raise InputError(
-                f"{rated.name}: {wrong}; pass the scale that the labels are on with --range LOW HIGH"
+                f"{rated.name}: {wrong}; pass the scale that the labels are on with --range LOW,HIGH"
             )
     config, scores = _scores(metric, rated, device)
     others, other = _scores(compare_with, rated, device) if compare_with else (None, None)

@@ -1,29 +1,22 @@
 """The `aigciqa` command: train, evaluate, publish, convert, export, data. Heavy imports wait for their command."""
 
 import json
-import re
-from collections.abc import Callable
-from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
-from ..cli import Command, Program, complete_files, complete_metric, waiting
+from ..cli import Program, complete_files, complete_metric, waiting
 from ..writing import write_named
-from .recipe import DataSource, Recipe, list_recipes, read_recipe
-
-if TYPE_CHECKING:
-    from .data import RatedSet
-
-F = Callable[..., Any]
+from .options import DATA_OPTIONS, RangeCommand, data_options, given_of, opened, recipe_options, source
+from .recipe import list_recipes, read_recipe
 
 
 class _Group(Program, click.Group):
-    command_class = Command
+    command_class = RangeCommand
     group_class = type
 
 
@@ -35,120 +28,6 @@ def main() -> None:
 
 for one in (list_command, info_command, report_command, demo_command, completion_command):
     main.add_command(one)
-
-
-# -- options
-
-
-def _data_options(command: F) -> F:
-    for option in (
-        click.option("--format", metavar="NAME", help="Of the data set.  [default: detected]"),
-        click.option(
-            "--images", metavar="DIR", help="Root of the relative paths in a manifest.  [default: its folder]"
-        ),
-        click.option(
-            "--column",
-            "columns",
-            multiple=True,
-            metavar="OURS=THEIRS",
-            help="Column of a manifest, such as quality=mos.",
-        ),
-        click.option("--range", "score_range", type=float, nargs=2, help="Lowest and highest label."),
-        click.option(
-            "--no-header",
-            "header",
-            flag_value=False,
-            default=None,
-            help="The table's first row is a picture; its columns are 0, 1 and so on.  [default: by its cells]",
-        ),
-        click.option(
-            "--duplicates",
-            type=click.Choice(["error", "drop", "mean"]),
-            default="error",
-            show_default=True,
-            help="Of further rows for one picture: drop them, or average their labels with the first one's.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _columns(given: tuple[str, ...]) -> dict[str, str] | None:
-    pairs = [one.partition("=") for one in given]
-    if any(not sign for _, sign, _ in pairs):
-        raise click.UsageError("--column is written OURS=THEIRS, such as quality=mos")
-    return {ours: theirs for ours, _, theirs in pairs} or None
-
-
-def _load(
-    path: str,
-    format: str | None,
-    images: str | None,
-    columns: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    header: bool | None,
-    duplicates: str,
-) -> "RatedSet":
-    """The data set that `_data_options` describe."""
-    from .data import load
-
-    root = None if images is None else Path(images)
-    return load(
-        Path(path), format, images=root, columns=_columns(columns), score_range=score_range, header=header,
-        duplicates=duplicates,
-    )  # fmt: skip
-
-
-def _recipe_options(command: F) -> F:
-    """An option for every field of `Recipe`; its help is the field's line in the docstring."""
-    text = (Recipe.__doc__ or "").partition("Args:")[2]
-    described = dict(re.findall(r"\n {8}(\w+): (.+?)(?=\n {8}\w|\s*$)", text, re.DOTALL))
-    for one in reversed(fields(Recipe)):
-        if one.name != "data":
-            words = " ".join(described[one.name].replace("``", "").replace("`", "").split())
-            command = click.option(
-                f"--{one.name.replace('_', '-')}",
-                type=_Value(one),
-                default=None,
-                help=words[:1].upper() + words[1:],
-            )(command)
-    return command
-
-
-class _Value(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """The text of an option as the type of its field: 3, 0.5, true, "quality,overall", "mse=1,rank=0.5"."""
-
-    NAMES: ClassVar = {
-        "int": "integer", "float": "number", "bool": "true|false", "str": "text",
-        "dict[str, float]": "term=weight,...", "tuple[str, ...]": "text,...",
-    }  # fmt: skip
-
-    def __init__(self, one: "Field[Any]"):
-        self.kind = str(one.type).replace("<class '", "").replace("'>", "").removesuffix(" | None")
-        self.name = self.NAMES.get(self.kind, "number,...")
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return _parsed(value, self.kind)
-        except ValueError:
-            return self.fail(f"{value!r} is not {self.name}", param, ctx)
-
-
-def _parsed(value: str, kind: str) -> Any:
-    if kind.startswith("dict"):
-        return {k: float(v or "1") for k, _, v in (one.partition("=") for one in value.split(","))}
-    if kind.startswith("tuple[float"):
-        return tuple(float(v) for v in value.split(","))
-    if kind.startswith("tuple[str"):
-        return tuple(v.strip() for v in value.split(","))
-    if kind == "bool":
-        if value.lower() not in ("true", "false"):
-            raise ValueError(value)
-        return value.lower() == "true"
-    convert: Callable[[str], Any] = {"int": int, "float": float}.get(kind, str)
-    return convert(value)
 
 
 # -- commands
@@ -169,10 +48,9 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, asked: bool) -> No
 @click.argument("recipe", required=False, shell_complete=_complete_recipe)
 @click.option(
     "--data",
-    "paths",
     multiple=True,
     metavar="PATH",
-    help="A data set's folder or manifest; may be repeated.",
+    help="A data set's folder or manifest; may be repeated. With --resume, where it lies now.",
     shell_complete=complete_files,
 )
 @click.option(
@@ -188,20 +66,14 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, asked: bool) -> No
     is_flag=True,
     help="Train once for each of --folds, and evaluate all of them together.",
 )
-@_data_options
-@_recipe_options
+@data_options
+@recipe_options
 def train(
     recipe: str | None,
-    paths: tuple[str, ...],
+    data: tuple[str, ...],
     out: str,
     resume: bool,
     cross_validate: bool,
-    format: str | None,
-    images: str | None,
-    columns: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    header: bool | None,
-    duplicates: str,
     **overrides: Any,
 ) -> None:
     """Train a metric by a shipped recipe (see --recipes) or a YAML file, every field of which is an option.
@@ -211,14 +83,21 @@ def train(
     aigciqa train fr-resnet50 --data PKU-I2IQA --out runs/paper --split paper --select test --validation 0
     accelerate launch --num_processes 2 -m aigciqa.training.cli train nr-resnet50 --data D --out runs/nr
     """
+    described = {name: overrides.pop(name) for name in DATA_OPTIONS}
+    given = given_of(described)
     saved = Path(out) / "recipe.yaml"
     if resume and recipe is None and saved.exists():
         recipe = str(saved)
-    if paths:
-        overrides["data"] = [
-            DataSource(p, format, images, _columns(columns), score_range or None, header, duplicates)
-            for p in paths
-        ]
+        if data or given:
+            from .record import moved
+
+            overrides["data"] = moved(read_recipe(saved).data, data, given)
+    elif data:
+        overrides["data"] = [source(path, **described) for path in data]
+    elif given:
+        raise click.UsageError(
+            "--format, --images, --column, --range, --no-header and --duplicates are for --data"
+        )
     made = read_recipe(recipe, overrides)
     if cross_validate:
         from .crossvalidation import cross_validate as validate
@@ -249,7 +128,7 @@ def train(
 @click.option("--plots", metavar="DIR", help="Write plots there.")
 @click.option("--out", metavar="FILE", help="Write the figures there as JSON.")
 @click.option("--device", metavar="DEVICE", help="[default: cuda where there is one]")
-@_data_options
+@data_options
 def evaluate(
     metric: str,
     data: str,
@@ -261,12 +140,7 @@ def evaluate(
     plots: str | None,
     out: str | None,
     device: str | None,
-    format: str | None,
-    images: str | None,
-    columns: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    header: bool | None,
-    duplicates: str,
+    **described: Any,
 ) -> None:
     """Compare METRIC with the labels of DATA.
 
@@ -275,7 +149,7 @@ def evaluate(
     """
     from .assessment import assess, open_side
 
-    rated = _load(data, format, images, columns, score_range, header, duplicates)
+    rated = opened(data, **described)
     rated, said = open_side(rated, metric, split, side, compare)
     click.echo(said)
     report = assess(
@@ -362,20 +236,15 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", shell_complete=complete_files)
-@_data_options
+@data_options
 def check(
     path: str,
-    format: str | None,
-    images: str | None,
-    columns: tuple[str, ...],
-    score_range: tuple[float, float] | None,
-    header: bool | None,
-    duplicates: str,
+    **described: Any,
 ) -> None:
     """Say what a data set holds and what is wrong with it. Exits with 1 when something is."""
     from .data import check as run
 
-    report = run(_load(path, format, images, columns, score_range, header, duplicates))
+    report = run(opened(path, **described))
     click.echo(report)
     if report.problems:
         raise SystemExit(1)
@@ -411,7 +280,7 @@ def synthesize(photos: tuple[Path, ...], out: Path, **options: Any) -> None:
     from .synthesis import synthesize as run
 
     manifest = run(photos, out, **options)
-    click.echo(f"{manifest}: load it with --range 0 5")
+    click.echo(f"{manifest}: load it with --range 0,5")
     for name, reason in json.loads((out / "synthesis.json").read_text())["left_out"].items():
         click.echo(f"left out: {name}: {reason}", err=True)
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from ..writing import write_whole
 from .evaluation import evaluate, jsonable
 from .ladders import Ladders
 from .recipe import Recipe, read_recipe
 from .rows import open_data
 from .scale import rescaled, scale_facts, scale_said
-from .trainer import PREDICTIONS, train
+from .side import PREDICTIONS
+from .trainer import train
 
 
 def cross_validate(
@@ -50,7 +51,7 @@ def held_out(recipe: Recipe, folder: str | Path, *, report: Callable[[str], None
         ``..._score`` and ``..._label``.
     """
     if recipe.folds < 2:
-        raise InputError("cross-validation needs at least 2 folds (--folds 5)")
+        raise InputError("cross-validation needs at least 2 folds, such as ", Parameter("folds", "5"))
     folder = Path(folder)
     found = []
     cache = recipe.cache or str(folder / "cache")

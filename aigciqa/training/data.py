@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import image
 from ..config import DIMENSIONS
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from ..progress import each
 from .duplicates import without_duplicates
 from .files import digest_of
@@ -94,7 +94,7 @@ def load(
         raise InputError(f"no format {format!r}; the formats are {', '.join(format_names())}")
     named = format or ("manifest" if columns else detect(path, root))
     if columns and named != "manifest":
-        raise InputError(f"columns= is for manifests; those of {named} are known")
+        raise InputError(Parameter("columns"), f" is for manifests; those of {named} are known")
     if named == "manifest":
         table = read_manifest(path, root, columns or {}, dimensions, header)
         name = path.stem if path.is_file() else path.resolve().name
@@ -142,7 +142,11 @@ def _range_of_format(
     if not is_given and not (low <= observed[0] and low + (high - low) / 5 < observed[1] <= high):
         raise InputError(
             f"{file}: looks like {name}, but its labels are {observed[0]:g} to {observed[1]:g} and not of "
-            f"{low:g} to {high:g}; pass format='manifest', or format='{name}' if it is that"
+            f"{low:g} to {high:g}; pass ",
+            Parameter("format", "manifest", "'manifest'"),
+            ", or ",
+            Parameter("format", name, repr(name)),
+            " if it is that",
         )
     return low, high
 
@@ -169,7 +173,10 @@ def _rated(
     name: str, file: Path, frame: pd.DataFrame, labels: dict[str, Labels], score_range: tuple[float, float]
 ) -> RatedSet:
     if not score_range[0] < score_range[1]:
-        raise InputError(f"{file}: labels from {score_range[0]:g} to {score_range[1]:g}; pass a score_range=")
+        raise InputError(
+            f"{file}: labels from {score_range[0]:g} to {score_range[1]:g}; pass ",
+            Parameter("score_range", "LOW,HIGH", "(LOW, HIGH)"),
+        )
 
     def column(role: str) -> list[str]:
         return [str(cell) for cell in frame[role]] if role in frame else [""] * len(frame)
@@ -177,7 +184,10 @@ def _rated(
     pictures = [Path(os.path.normpath(path)) for path in frame["picture"]]
     references = [Path(os.path.normpath(cell)) if cell else None for cell in column("reference")]
     if not any(picture.is_file() for picture in pictures):
-        raise InputError(f"{file}: none of its pictures is there, such as {pictures[0]}; pass images=FOLDER")
+        raise InputError(
+            f"{file}: none of its pictures is there, such as {pictures[0]}; pass ",
+            Parameter("images", "FOLDER"),
+        )
     sides = column("split")
     if "split" in frame and (wrong := [i for i, side in enumerate(sides) if side.lower() not in SIDES]):
         raise InputError(

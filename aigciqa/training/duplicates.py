@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 
 DUPLICATES = ("error", "drop", "mean")
 
@@ -30,7 +30,9 @@ def without_duplicates(
         InputError: for doubled rows where `duplicates` is ``"error"``, and for another value of it.
     """
     if duplicates not in DUPLICATES:
-        raise InputError(f"duplicates={duplicates!r}: pass one of {', '.join(DUPLICATES)}")
+        raise InputError(
+            Parameter("duplicates", duplicates, repr(duplicates)), f": pass one of {', '.join(DUPLICATES)}"
+        )
     roles = [role for role in ("picture", "reference") if role in frame]
     keys = pd.DataFrame(
         {role: [os.path.normpath(name) if name else "" for name in frame[role]] for role in roles}
@@ -44,8 +46,11 @@ def without_duplicates(
     for_what = " with ".join(name for name in keys.iloc[at] if name)
     if duplicates == "error":
         raise InputError(
-            f"{file}: rows {rows[0]} and {rows[1]} are both for {for_what}; keep one, or pass duplicates='drop' for "
-            "the first or 'mean' for the mean of their labels (--duplicates)"
+            f"{file}: rows {rows[0]} and {rows[1]} are both for {for_what}; keep one, or pass ",
+            Parameter("duplicates", "drop", "'drop'"),
+            " for the first, ",
+            Parameter("duplicates", "mean", "'mean'"),
+            " for the mean of their labels",
         )
     kept = frame[~again].copy()
     if duplicates == "mean":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from .bounds import check_text
 from .correlation import Floats
 from .tables import TABLES, read_table
@@ -44,8 +44,8 @@ def read_scores(
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in table.columns}
     numeric = [name for name in table.columns if numbers[name].notna().any()]
     text = [name for name in table.columns if name not in numeric]
-    picture = _column(path, table, picture_column, text, "picture_column")
-    score = _column(path, table, score_column, numeric, "score_column")
+    picture = _column(path, table, picture_column, text, Parameter("picture_column"))
+    score = _column(path, table, score_column, numeric, Parameter("score_column"))
     if path.suffix.lower() in (".csv", ".tsv") and _is_number(score):
         raise InputError(f"{path.name} seems to have no header line; add one that names the columns")
 
@@ -61,29 +61,30 @@ def read_scores(
 
 
 def read_results(path: Path) -> tuple[dict[str, dict[str, float]], str] | None:
-    """Scores by dimension and picture, and what scored, from our own files; None for another file.
+    """Scores by dimension and picture from a file that `aigciqa-score` or a run of training wrote, and what scored.
 
-    Ours are what `aigciqa-score` wrote, and the ``predictions.csv`` of a run, which does not say what scored.
+    Returns:
+        None for another file; what scored is ``""`` where the file does not say.
 
     Raises:
         InputError: when the file cannot be read, has no scores, those of several metrics, or a picture twice.
     """
     table = _read(path)
     columns = list(map(str, table.columns))
-    of_run = columns[:3] == ["set", "row", "picture"] and any(name.endswith("_score") for name in columns)
-    of_score = (
-        columns[:2] == ["picture", "reference"] and columns[-2:] == ["error", "metric"] and len(columns) > 4
-    )
-    if not (of_run or of_score):
+    if columns[:4] == ["set", "row", "picture", "reference"]:
+        dimensions = {name: name.removesuffix("_score") for name in columns[4::2]}
+        stamps = [""]
+    elif columns[:2] == ["picture", "reference"] and columns[-2:] == ["error", "metric"] and len(columns) > 4:
+        dimensions = {name: name for name in columns[2:-2]}
+        stamps = sorted(set(map(str, table["metric"])))
+    else:
         return None
-    stamps = [""] if of_run else sorted(set(map(str, table["metric"])))
     if len(stamps) != 1:
         raise InputError(f"{path.name} holds scores of {len(stamps)} metrics: {_listed(stamps)}")
     if twice := [name for name, count in Counter(table["picture"]).items() if count > 1]:
         raise InputError(f"{path.name}: these pictures come more than once: {_listed(twice)}")
     found = {}
-    for column in [name for name in columns if name.endswith("_score")] if of_run else columns[2:-2]:
-        dimension = column.removesuffix("_score") if of_run else column
+    for column, dimension in dimensions.items():
         values = pd.to_numeric(table[column], errors="coerce")
         there = np.isfinite(values.to_numpy(np.float64, na_value=np.nan))
         found[dimension] = dict(zip(table["picture"][there], values[there].astype(float), strict=True))
@@ -108,13 +109,17 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(f"cannot read scores from {path}: {str(error).splitlines()[0]}") from None
 
 
-def _column(path: Path, table: pd.DataFrame, given: str | None, fitting: list[Any], option: str) -> Any:
+def _column(path: Path, table: pd.DataFrame, given: str | None, fitting: list[Any], option: Parameter) -> Any:
     if given is not None and given in table.columns:
         return given
     if given is None and len(fitting) == 1:
         return fitting[0]
-    problem = f"has no column {given!r}" if given is not None else f"leaves {option} open"
-    raise InputError(f"{path.name} {problem}; choose one of: {', '.join(map(str, table.columns))}")
+    if given is not None:
+        raise InputError(f"{path.name} has no column {given!r}; it has {', '.join(map(str, table.columns))}")
+    raise InputError(
+        f"{path.name} does not tell which column it is; pass ", option,
+        f", one of {', '.join(map(str, table.columns))}",
+    )  # fmt: skip
 
 
 def _is_number(text: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from . import naming
 from .labelfiles import Table, joined, label_files, one_split, tables
 from .mosz import mosz_files, read_mosz
@@ -126,8 +126,10 @@ def detect(path: Path, images: Path | None = None) -> str:
         return "manifest"
     what = f"could be {' or '.join(sorted(map(str, found)))}" if found else "is of no format that can be told"
     raise InputError(
-        f"{path}: {what}; pass format= one of {', '.join(format_names())}, "
-        "or for a manifest the path of the CSV, TSV, XLSX or Parquet file itself"
+        f"{path}: {what}; pass ",
+        Parameter("format"),
+        f", one of {', '.join(format_names())}, "
+        "or for a manifest the path of the CSV, TSV, XLSX or Parquet file itself",
     )
 
 

@@ -7,12 +7,19 @@ import timm
 import torch
 from torch import Tensor
 
-from ..config import MetricConfig
-from ..errors import CheckpointError, InputError
+from ..config import PAPER_BACKBONES, MetricConfig
+from ..errors import CheckpointError, InputError, Parameter
 from ..model import Network, blank_network, most_bytes
 from ..weights import load_weights, parse_source
+from .recipe import read_recipe
 from .torchfile import load_tensors
 
+OTHERWISE = (
+    "begin from a file, ", Parameter("weights", "FILE"),
+    ", from the backbone of a packaged metric, which needs no network, ", Parameter("weights", "nr-aigciqa"),
+    " with ", Parameter("backbone", "tf_efficientnet_lite0"), " and ", Parameter("feature", "stages"),
+    ", or from nothing, ", Parameter("weights", "random"),
+)  # fmt: skip
 NET, TILES = "backbone.net.", "backbone.tile_net."
 
 
@@ -21,14 +28,14 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
 
     Args:
         config: what to build.
-        weights: ``"random"``, a timm pretrained tag, a state dict's file, or a checkpoint, see
+        weights: ``"pretrained"``, a timm pretrained tag, a state dict's file, a checkpoint, or ``"random"``, see
             `aigciqa.training.recipe.Recipe`.
         middle: what a random head is to predict at first, of each dimension, such as the mean label; None for
             whatever it does.
 
     Raises:
         InputError: when it names nothing that fits.
-        CheckpointError: when a checkpoint cannot be opened.
+        CheckpointError: when a checkpoint cannot be opened, or pretrained weights cannot be fetched.
 
     Examples:
         >>> from aigciqa import MetricConfig
@@ -41,6 +48,7 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
     if weights == "random":
         return network
     wanted = network.state_dict()
+    weights = named_weights(weights, config)
     path = Path(weights)
     if path.is_file():
         found = _backbone(_read(path))
@@ -54,7 +62,9 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
         if theirs.backbone == config.backbone and theirs.activation != config.activation:
             raise InputError(
                 f"weights {weights!r} are of a {config.backbone} with {theirs.activation or 'the usual activation'} in "
-                f"its blocks; train with activation={theirs.activation or 'null'} (--activation), or from other weights"
+                f"its blocks; train with ",
+                Parameter("activation", theirs.activation or "null"),
+                ", or from other weights",
             )
         found = load_weights(source.weights(theirs, most_bytes(blank_network(theirs, to_score=False))))
         if (theirs.bounded, theirs.score_range) != (config.bounded, config.score_range):
@@ -78,6 +88,27 @@ def initial_network(config: MetricConfig, weights: str, middle: Sequence[float] 
         )
     network.load_state_dict(wanted | floats)
     return network
+
+
+def named_weights(weights: str, config: MetricConfig) -> str:
+    """`weights`, or for ``"pretrained"`` the tag of the weights that are meant.
+
+    Raises:
+        InputError: when timm has no pretrained weights for the backbone.
+
+    Examples:
+        >>> named_weights("pretrained", MetricConfig("mine", "none", "resnet50"))
+        'resnet50.tv_in1k'
+    """
+    if weights != "pretrained":
+        return weights
+    for name, paper in PAPER_BACKBONES.items():
+        if paper["backbone"] == config.backbone:
+            return read_recipe(f"nr-{name}").weights
+    known = timm.get_pretrained_cfg(config.backbone)
+    if known is None or not known.has_weights or not known.tag:
+        raise InputError(f"timm has no pretrained weights for the backbone {config.backbone}; ", *OTHERWISE)
+    return f"{config.backbone}.{known.tag}"
 
 
 def is_tag(weights: str) -> bool:
@@ -110,8 +141,9 @@ def _pretrained(tag: str) -> Mapping[str, Tensor]:
         raise CheckpointError(
             f"cannot get the pretrained weights {tag} through timm: {type(error).__name__}: {error}\n"
             f"  by hand, where there is a network: hf download timm/{tag} model.safetensors --local-dir DIR\n"
-            f"  then copy DIR here and train with --weights DIR/model.safetensors"
-        ) from None
+            "  then copy DIR here and train with ", Parameter("weights", "DIR/model.safetensors"),
+            "\n  or ", *OTHERWISE,
+        ) from None  # fmt: skip
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import DIMENSIONS
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from .labelfiles import Table, joined, label_files
 from .naming import located
 from .overall import PARTS
@@ -37,7 +37,7 @@ def read_manifest(
     known = (*ROLES, *DIMENSIONS)
     for key in columns.keys() - {*known, *(dimensions or ())}:  # another dimension, or mistyped
         if near := difflib.get_close_matches(key, known, 1, 0.7):
-            raise InputError(f"columns=: {key!r} unknown; did you mean {near[0]!r}?")
+            raise InputError(Parameter("columns"), f": {key!r} unknown; did you mean {near[0]!r}?")
     given = {ours: unicodedata.normalize("NFC", theirs) for ours, theirs in columns.items()}
 
     def read_one(file: Path) -> pd.DataFrame:
@@ -75,8 +75,8 @@ def _by_place(frame: pd.DataFrame, file: Path, given: Mapping[str, str]) -> dict
     count = [*numeric, False].index(False)
     if count not in (1, len(PARTS)) or frame.shape[1] > count + 2:
         raise InputError(
-            f"{file}: has no header, and its {frame.shape[1]} columns may be anything; say what they are with "
-            "columns=, such as {'picture': '0', 'quality': '1'}"
+            f"{file}: has no header, and its {frame.shape[1]} columns may be anything; say what they are, such as ",
+            Parameter("columns", "picture=0", "{'picture': '0', 'quality': '1'}"),
         )
     names = ["picture", *PARTS[:count], "prompt"][: frame.shape[1]]
     return dict(zip(names, frame.columns, strict=True))

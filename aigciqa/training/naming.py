@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from .mosz import place_by_number
 
 
@@ -39,7 +39,9 @@ def _in_folders(names: Iterable[str], root: Path) -> list[str]:
             folder / Path(name).name for folder in folders if (folder / Path(name).name).is_file()
         ]
         if len(paths) > 1:
-            raise InputError(f"{name} lies in {paths[0].parent} and {paths[1].parent}; pass one as images=")
+            raise InputError(
+                f"{name} lies in {paths[0].parent} and {paths[1].parent}; pass one as ", Parameter("images")
+            )
         found.append(str(paths[0] if paths else root / name))
     return found
 

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from ..config import PAPER_BACKBONES, MetricConfig, paper_config
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, Parameter
 from .bounds import check_file
+from .fields import FIELDS
 
 LONGEST = 1 << 20  # bytes of a recipe, which is about a page
 VALUES = 10_000  # in a recipe, at most
@@ -46,81 +47,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run.
-
-    Args:
-        name: of the metric that comes out.
-        reference: ``"none"``, ``"full"`` or ``"partial"``.
-        backbone: one of the papers' (with their feature and preprocessing) or any timm architecture.
-        weights: what to start from: ``"random"``; a timm pretrained tag (``"resnet50.tv_in1k"``), fetched through
-            the Hub; a state dict's file (.pth, .pt or .safetensors, for the timm architecture); or a checkpoint
-            (name, folder or Hub repository), of which the backbone is taken, and the head where it fits.
-        feature: ``"avg"``, ``"token"`` or ``"stages"``; None for the backbone's.
-        activation: ``"leaky_relu"`` for a ResNet18 or 34 with LeakyReLU in its blocks, as the code of arXiv 2404.18409
-            has it and `aigciqa convert` may find; None for the backbone's own.
-        hidden: width of the head's hidden layer; None for the papers'.
-        resize: shorter side in pixels; None for the backbone's.
-        crop: side of the crop in pixels; None for the backbone's.
-        tiles: crops per side at native resolution, seen beside the whole picture; 0 for none.
-        cells: per side, that stages are pooled to, see `aigciqa.config.MetricConfig`.
-        tile_backbone: tiles go through a network of their own, likewise; it starts from what `weights` has for it, or
-            from the backbone's own stages.
-        mean: of normalisation; None for ImageNet's.
-        std: of normalisation; None for ImageNet's.
-        dimensions: what to predict. A data set may lack some.
-        score_range: scale of the scores; labels of every data set are mapped to it.
-        bounded: keep scores within `score_range`, see `aigciqa.config.MetricConfig`.
-        labels: who gave the labels, in words, for the model card.
-        license: of the checkpoint, for its model card.
-        data: the data sets, learned from together.
-        split: ``"group"`` (no prompt or reference on both sides), ``"paper"`` (every fourth row is test, prompts on
-            both sides), ``"own"`` (the manifest's), or a file that an earlier run saved.
-        test: part of the groups held out, for ``"group"``; 0 to learn from everything and test nothing.
-        folds: cut into so many folds instead; 0 for none.
-        fold: which of them is the test side.
-        validation: part of the training side's groups to select the epoch by; 0 for none.
-        select: ``"validation"``, ``"last"``, or ``"test"`` (the papers' protocol: optimistic).
-        epochs: passes over the training side; with ``per_batch`` over the first data set that is learned from, while
-            the others come as often as that takes.
-        batch_size: rows per step, over all processes together; with ``per_batch`` the sum of these instead.
-        batch_by: ``"row"``; ``"group"`` or ``"reference"`` to put rows of one group or one reference into one batch: a
-            reference is then computed once for all of them, and ``rank`` finds its pairs.
-        lr: of the head and the backbone.
-        head_lr: of the head; None for `lr`.
-        dropout: of the head's inputs, in training.
-        weight_decay: of Adam (added to the gradient) or AdamW.
-        optimizer: ``"adam"`` (the papers') or ``"adamw"``.
-        schedule: ``"constant"`` or ``"cosine"``.
-        warmup: epochs over which the rate grows from 0.
-        loss: weight by term, see `aigciqa.training.losses.combined`.
-        margin: of the ``rank`` term, on the scale of the scores.
-        rank_within: ``"set"`` to rank rows of a data set with each other, ``"group"`` only those of a group,
-            ``"reference"`` only those that share a reference (whether or not the model sees it).
-        frozen: leave the backbone as it is: what the head sees of each row is computed once, without augmentation,
-            and a new head learns from that in seconds per epoch, its inputs normalised.
-        directions: with `frozen`, the head learns from so many principal directions of its inputs, which is faster
-            and keeps to what pictures really differ in; 0 for the inputs as they are.
-        statistics_only: with `frozen` and `tiles`, the head learns from natural scene statistics and nothing else that
-            the network gives.
-        members: with `frozen`, so many independent heads learn, each of `hidden` / `members`, and are averaged.
-        freeze: epochs in which only the head learns, though the whole network is computed.
-        freeze_norm: keep batch normalisation at its pretrained statistics.
-        ema: decay of the weights' moving average per step; 0 for none.
-        clip: largest norm of the gradient; 0 for none.
-        accumulate: batches per step of the optimizer.
-        precision: ``"no"``, ``"fp16"`` or ``"bf16"``.
-        patience: stop after so many epochs without a better selection; 0 for never.
-        augment: random crops and flips in training.
-        half: write the checkpoint in half precision, at half the size.
-        cache: folder for decoded pictures, or for the head's inputs, that several runs may share one after another;
-            None for one in the run's folder, which is removed in the end.
-        seed: of everything random.
-    """
+    """Everything that decides a run."""
 
     name: str = "my-metric"
     reference: str = "none"
     backbone: str = "resnet50"
-    weights: str = "random"
+    weights: str = "pretrained"
     feature: str | None = None
     activation: str | None = None
     hidden: int | None = None
@@ -184,29 +116,46 @@ class Recipe:
         for name, choices in one_of.items():
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"recipe: {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r:.99}"
+                    "recipe: ",
+                    Parameter(name),
+                    f" must be one of {', '.join(choices)}, not {getattr(self, name)!r:.99}",
                 )
         for name in ("epochs", "batch_size", "accumulate", "members"):
             if getattr(self, name) < 1:
-                raise InputError(f"recipe: {name} must be at least 1")
+                raise InputError("recipe: ", Parameter(name), " must be at least 1")
         for name in ("test", "validation", "ema", "dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"recipe: {name} must be at least 0 and below 1")
+                raise InputError("recipe: ", Parameter(name), " must be at least 0 and below 1")
         if not 0 <= self.fold < max(self.folds, 1):
             raise InputError(
-                f"recipe: fold={self.fold} of {self.folds} folds; pass 0 to {max(self.folds, 1) - 1}"
+                "recipe: ",
+                Parameter("fold", str(self.fold)),
+                f" of {self.folds} folds; pass 0 to {max(self.folds, 1) - 1}",
             )
         given = [source.per_batch for source in self.data]
         if any(given) and min(given) < 1:
             raise InputError("recipe: per_batch must be at least 1 for every data set, or 0 for all of them")
         if self.select == "validation" and self.validation == 0:
-            raise InputError("recipe: select=validation needs a validation part; or select=last")
+            raise InputError(
+                "recipe: ",
+                Parameter("select", "validation"),
+                " needs a validation part; or ",
+                Parameter("select", "last"),
+            )
         if self.select == "test" and self.split == "group" and not self.test and not self.folds:
-            raise InputError("recipe: select=test needs a test side")
+            raise InputError("recipe: ", Parameter("select", "test"), " needs a test side")
         if self.freeze >= self.epochs and self.freeze > 0:
-            raise InputError("recipe: freeze must be below epochs; to train only the head set frozen")
+            raise InputError(
+                "recipe: ",
+                Parameter("freeze"),
+                " must be below epochs; to train only the head set ",
+                Parameter("frozen", "true", "True"),
+            )
         if not self.frozen and (self.directions or self.members > 1):
-            raise InputError("recipe: directions and members are for a frozen backbone; set frozen")
+            raise InputError(
+                "recipe: directions and members are for a frozen backbone; set ",
+                Parameter("frozen", "true", "True"),
+            )
         if self.statistics_only and not (self.frozen and self.feature == "stages" and self.tiles):
             raise InputError("recipe: statistics_only is for a frozen backbone, feature stages and tiles")
         if (self.hidden or 0) % self.members or (self.members > 1 and not self.hidden):
@@ -238,8 +187,14 @@ class Recipe:
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
 
 
+if Recipe.__doc__:  # which python -OO takes away
+    Recipe.__doc__ += "\n\nArgs:\n" + "\n".join(f"    {name}: {text}" for name, text in FIELDS.items())
+
+
 def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe by the name of a shipped one or from a YAML file, with some fields replaced.
+
+    Where neither says `score_range`, and all data sets say the same range of their labels, the scores have that range.
 
     Args:
         source: a name of `list_recipes`, a file, or None for the defaults.
@@ -277,13 +232,16 @@ def read_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
     sources = data.get("data") or ()
     try:
         data["data"] = tuple(s if isinstance(s, DataSource) else _source(s) for s in sources)
+        stated = {source.score_range for source in data["data"]}
+        if "score_range" not in data and len(stated) == 1 and None not in stated:
+            [data["score_range"]] = stated
         for key in ("dimensions", "score_range", "mean", "std"):
             if isinstance(data.get(key), list):
                 data[key] = tuple(data[key])
         recipe = Recipe(**data)
         recipe.config()
     except CheckpointError as error:
-        raise InputError(f"recipe: {error}") from None
+        raise InputError("recipe: ", *error.args) from None
     except (TypeError, AttributeError) as error:
         raise InputError(f"recipe: a value has the wrong type: {error!s:.500}") from None
     return recipe

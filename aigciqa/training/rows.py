@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from .data import RatedSet, load, some
 from .recipe import DataSource, Recipe
 from .scale import Range, rescaled
@@ -79,8 +79,14 @@ def join(recipe: Recipe, rated: Sequence[RatedSet]) -> Rows:
         if recipe.reference == "full" and without:
             raise InputError(
                 f"{without} of {len(one)} rows of {one.name} have no reference, which full reference needs; "
-                "train with reference=partial, or leave these rows out of its manifest"
-                + (f" (format={one.name}-i2i)" if one.name == "pku-aigiqa-4k" else "")
+                "train with ",
+                Parameter("reference", "partial"),
+                ", or leave these rows out of its manifest",
+                *(
+                    [", as ", Parameter("format", f"{one.name}-i2i"), " does"]
+                    if one.name == "pku-aigiqa-4k"
+                    else []
+                ),
             )
         missing = np.full(len(one), np.nan)
         found = [
@@ -123,7 +129,7 @@ def open_data(recipe: Recipe) -> list[RatedSet]:
         InputError: when there is none, or one cannot be read.
     """
     if not recipe.data:
-        raise InputError("no data set; name one (--data DIR)")
+        raise InputError("no data set; name one, ", Parameter("data", "PATH"))
     return [open_source(source) for source in recipe.data]
 
 
@@ -182,7 +188,9 @@ def by_group(
             try:
                 found[index] = Split(train, test, split.method)
             except InputError as error:
-                raise InputError(f"{rated[index].name}: {error}; pass another seed or other folds") from None
+                raise InputError(
+                    f"{rated[index].name}: ", *error.args, "; pass another seed or other folds"
+                ) from None
     return [found[index] for index in range(len(rated))]
 
 

@@ -32,4 +32,4 @@ def scale_said(scale: Range, observed: bool) -> str:
     """The same for people."""
     low, high = scale
     said = f"{low:g} to {high:g}"
-    return f"{said}, as far as labels were seen; say otherwise with --range LOW HIGH" if observed else said
+    return f"{said}, as far as labels were seen; say otherwise with --range LOW,HIGH" if observed else said

@@ -11,6 +11,7 @@ from .data import RatedSet, identical
 from .recipe import DataSource, Recipe, read_recipe
 from .rows import open_source
 from .scale import Range
+from .side import PREDICTIONS
 from .splits import UNUSED, load_split, row_names, saved_sides
 
 LEARNED, HELD = "train", "test"  # sides of a saved split; the rows that chose the epoch are of the first
@@ -52,9 +53,11 @@ def run_folder(metric: str) -> Path | None:
     """The folder of the run that a checkpoint belongs to, which has the recipe and the splits; None for no run.
 
     Args:
-        metric: a run's folder, the folder ``last`` in it, or any other metric.
+        metric: a run's folder, the folder ``last`` or the predictions in it, or any other metric.
     """
     folder = Path(metric).expanduser().absolute()
+    if folder.name == PREDICTIONS:
+        folder = folder.parent
     for place in (folder, *([folder.parent] if folder.name == "last" else [])):
         if (place / "recipe.yaml").is_file() or (place / "splits").is_dir():
             return place
@@ -98,7 +101,11 @@ def _collect(metric: str, rated: RatedSet, found: Seen, done: set[Path]) -> None
     recipe = read_recipe(run / "recipe.yaml")
     for index, source in enumerate(recipe.data):
         _add(found, rated, files.get(str(index)), source, recipe)
-    if recipe.weights != "random" and not Path(recipe.weights).is_file() and not is_tag(recipe.weights):
+    if (
+        recipe.weights not in ("random", "pretrained")
+        and not Path(recipe.weights).is_file()
+        and not is_tag(recipe.weights)
+    ):
         _collect(recipe.weights, rated, found, done)  # what it began from has learned, too
 
 

@@ -15,6 +15,8 @@ from .recipe import Recipe
 from .rows import Ints, Rows
 from .scale import rescaled, scale_facts, scale_said
 
+PREDICTIONS = "predictions.csv"
+
 
 def evaluate_side(
     recipe: Recipe, rows: Rows, side: Ints, scores: Scores, bootstrap: int, report: Callable[[str], None]
@@ -96,15 +98,14 @@ def best_of_each(
 
 
 def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
-    """Write of every row of the test side its image, its reference, its number in its data set, scores and labels.
+    """Write of every row of the test side number in its data set, picture, reference (if it is seen), score and label.
 
-    Scores and labels are on the recipe's scale, which is that of the metric's scores.
+    The latter two are on the recipe's scale, which is that of the metric's scores.
     """
     starts = np.searchsorted(rows.sets, np.arange(len(rows.names)))
     table = pd.DataFrame({"set": rows.sets[side], "row": side - starts[rows.sets[side]]})
-    table["picture"] = [str(rows.paths[i]) for i in rows.pictures[side]]
-    if recipe.reference != "none":
-        table["reference"] = ["" if i < 0 else str(rows.paths[i]) for i in rows.references[side]]
+    for name, numbers in (("picture", rows.pictures[side]), ("reference", rows.references[side])):
+        table[name] = ["" if number < 0 else str(rows.paths[number]) for number in numbers]
     for column, dimension in enumerate(recipe.dimensions):
         table[f"{dimension}_score"] = scores[:, column]
         table[f"{dimension}_label"] = rows.labels[side, column]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from ..writing import write_named
 from .data import RatedSet, identical, some
 from .tables import read_table
@@ -88,7 +88,9 @@ def group_split(groups: Sequence[str], test: float = 0.25, seed: int = 1) -> Spl
         (6, 7)
     """
     if not 0 < test < 1:
-        raise InputError(f"test={test:g}: pass the part of the rows to test on, between 0 and 1")
+        raise InputError(
+            Parameter("test", f"{test:g}"), ": pass the part of the rows to test on, between 0 and 1"
+        )
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise InputError(

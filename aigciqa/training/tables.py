@@ -14,7 +14,7 @@ import pandas as pd
 
 from .. import limits
 from ..config import DIMENSIONS
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from .bounds import CELL, COLUMNS, REMEDY, check_file, check_text, check_xlsx
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
@@ -211,11 +211,16 @@ def select(frame: pd.DataFrame, names: Mapping[str, str], file: Path) -> pd.Data
     """
     there = f"its columns are {', '.join(map(repr, frame.columns)) or 'none'}"
     if "picture" not in names:
-        raise InputError(f"{file}: no column of pictures; name it: columns={{'picture': ...}}; {there}")
+        raise InputError(
+            f"{file}: no column of pictures; name it: ",
+            Parameter("columns", "picture=...", "{'picture': ...}"),
+            f"; {there}",
+        )
     if not names.keys() - ROLES.keys():
         raise InputError(
-            f"{file}: no column of labels ({', '.join(DIMENSIONS)} or mos); pass dimensions=[...], or "
-            f"columns={{'quality': ...}}; {there}"
+            f"{file}: no column of labels ({', '.join(DIMENSIONS)} or mos); name it: ",
+            Parameter("columns", "quality=...", "{'quality': ...}"),
+            f"; {there}",
         )
     labels = {ours: numbers(frame[theirs], file) for ours, theirs in names.items() if ours not in ROLES}
     frame = frame[list(names.values())].set_axis(list(names), axis=1).assign(**labels)

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, Parameter
 from ..layers import Norm
 from ..progress import Progress
 from ..stamp import config_digest
@@ -25,18 +25,18 @@ from ..weights import save_checkpoint
 from .correlation import plcc, srcc
 from .feed import Feed, PictureFeed, SharedForward, gathered
 from .files import claimed, save_whole, write_whole
-from .initial import initial_network, is_tag
+from .initial import initial_network, is_tag, named_weights
 from .losses import combined
 from .norm import synchronise
 from .pixels import Pixels
 from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
+from .record import RECORD, check_places, differences, record, same_data, write_record
 from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
-from .side import best_of_each, each_epoch, evaluate_side, write_predictions
+from .side import PREDICTIONS, best_of_each, each_epoch, evaluate_side, write_predictions
 from .state import collect_state, restore_state
 
 STATE = "state.pt"
-PREDICTIONS = "predictions.csv"
 COORDINATES = "coordinates.safetensors"  # of the head of a frozen backbone
 
 
@@ -70,7 +70,8 @@ def train(
     Args:
         recipe: what to do.
         folder: where the run goes. It must be empty, unless resuming.
-        resume: continue a run that was interrupted, to the same weights as if it had not been.
+        resume: continue a run that was interrupted, to the same weights as if it had not been. Its data may have moved
+            meanwhile (`recipe.data`), but must be the same.
         report: called with each line for the user.
         bootstrap: resamples for the intervals of the test side's figures; 0 for no intervals.
 
@@ -82,11 +83,19 @@ def train(
     """
     folder = Path(folder)
     if (folder / STATE).exists() and not resume:
-        raise InputError(f"{folder} holds a run; resume it (--resume), or choose another folder")
+        raise InputError(
+            f"{folder} holds a run; resume it, ",
+            Parameter("resume", "", "True"),
+            ", or choose another folder",
+        )
     if resume and (folder / "recipe.yaml").exists():
         saved = read_recipe(folder / "recipe.yaml")
-        if saved != recipe:
-            raise InputError(f"the recipe differs from {folder / 'recipe.yaml'}; resume with the same one")
+        if differences(saved, recipe):
+            raise InputError(
+                f"the recipe differs from {folder / 'recipe.yaml'} in {', '.join(differences(saved, recipe))}; resume "
+                "with the same one"
+            )
+        check_places(recipe)
     with claimed(folder) if PartialState().is_main_process else nullcontext():
         return _Trainer(recipe, folder, report, bootstrap).run()
 
@@ -102,6 +111,11 @@ class _Trainer:
         self.report = report if self.main else lambda line: None
         torch.manual_seed(recipe.seed)
         rated = open_data(recipe)
+        if not (folder / STATE).exists():
+            if self.main:
+                write_record(folder / RECORD, record(recipe, rated))
+        elif (folder / RECORD).exists():
+            rated = same_data(folder / RECORD, recipe, rated)
         self.rows: Rows = join(recipe, rated)
         with self.accelerator.main_process_first():
             self.train_rows, self.validation_rows, self.test_rows, leaks = divide(recipe, rated, folder)
@@ -116,7 +130,7 @@ class _Trainer:
                 low, high = one.score_range
                 self.report(
                     f"{one.name}: its labels lie from {low:g} to {high:g}, which is taken for their whole scale; "
-                    "say otherwise with --range LOW HIGH"
+                    "say otherwise with --range LOW,HIGH"
                 )
         for leak in leaks:
             self.report(f"warning: {leak}")
@@ -370,8 +384,8 @@ class _Trainer:
                 "selection": "best epoch on the test side (optimistic)" if r.select == "test" else r.select,
                 "epoch": str(epoch),
             }
-            if is_tag(r.weights):
-                provenance["base_model"] = f"timm/{r.weights}"
+            if is_tag(begun := named_weights(r.weights, self.config)):
+                provenance["base_model"] = f"timm/{begun}"
             if isinstance(self.feed, ProbeFeed):
                 state = self.feed.probe.folded(state)
             return save_checkpoint(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config import PAPER_BACKBONES, MetricConfig, paper_config
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Parameter
 from ..model import Network
 from ..weights import save_checkpoint
 from .torchfile import load_tensors
@@ -249,7 +249,9 @@ def _recognise(backbone: Mapping[str, Tensor]) -> str:
     if found[best] < 0.5 or found[best] == found[second]:
         raise CheckpointError(
             f"cannot tell the backbone: these are not the tensors of {', '.join(PAPER_BACKBONES)} "
-            f"({found[best]:.0%} of those of {best} are there); give backbone= to see what differs"
+            f"({found[best]:.0%} of those of {best} are there); give ",
+            Parameter("backbone", "NAME"),
+            " to see what differs",
         )
     return best
 
