@@ -1,5 +1,6 @@
 """Opening encoded pictures: which size is too much, which way is up, and what does not fit into memory twice."""
 
+import io
 import os
 import select
 import stat
@@ -8,10 +9,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -30,11 +31,13 @@ REFUSED = {
     "IPTC": "they may hold any other kind, of any size",
 }
 
+T = TypeVar("T")
+
 CHUNK = 64 << 20  # bytes of a part of a PNG that is no pixels
 PATIENCE = 3  # seconds to wait for somebody to write to a pipe
 
 # Held while something of the whole process is changed: Pillow's limit, or which warnings are shown.
-_PROCESS = threading.Lock()
+_PROCESS = threading.RLock()
 
 # EXIF orientation: the dimensions to flip to be upright, and whether to transpose then
 _UPRIGHT: dict[int, tuple[tuple[int, ...], bool]] = {
@@ -95,6 +98,16 @@ def orientation(image: Image.Image) -> int:
             return int(found) if found in _UPRIGHT else 1
     except Exception:  # EXIF that cannot be parsed says nothing about orientation
         return 1
+
+
+def despite_warnings(decode: Callable[[], T]) -> T:
+    """What `decode` returns, also where the caller's filters make errors of warnings, such as those of Pillow."""
+    try:
+        return decode()
+    except Warning:
+        with _PROCESS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decode()
 
 
 def open_file(path: "str | os.PathLike[str]") -> WatchedFile:
@@ -190,11 +203,13 @@ def load(image: Image.Image, limit: int | None) -> None:
     """
     largest = Image.MAX_IMAGE_PIXELS
     asks = image.format in ("TIFF", "BLP")  # whose plugins compare with Pillow's limit once more
-    if asks and largest is not None and image.width * image.height > largest:
-        with _pillow_limit(limit):
+    with _pillow_limit(limit) if asks and largest and image.width * image.height > largest else nullcontext():
+        try:
             image.load()
-    else:
-        image.load()
+        except ValueError as error:
+            if not _about_text(image.format, error):
+                raise
+            image.load()  # the text stands after the pixels, which are decoded
 
 
 def _check_chunks(file: IO[bytes], what: str) -> None:
@@ -207,6 +222,28 @@ def _check_chunks(file: IO[bytes], what: str) -> None:
                 length, CHUNK, f"{what}: a part of it that is no pixels", "save it again without metadata"
             )
         file.seek(length + 4, os.SEEK_CUR)
+
+
+def _about_text(kind: str | None, error: ValueError) -> bool:
+    """Whether Pillow refused a PNG for its text or colour profile alone, which nothing here looks at."""
+    return kind == "PNG" and "MAX_TEXT_" in str(error)
+
+
+def _without_text(file: IO[bytes]) -> IO[bytes]:
+    """The PNG without its text and colour profile."""
+    length = file.seek(0, os.SEEK_END)
+    check_size(length, HELD, "a PNG with much text", "save it again without metadata")
+    file.seek(0)
+    kept = io.BytesIO()
+    kept.write(file.read(8))
+    while len(head := file.read(8)) == 8:
+        size = int.from_bytes(head[:4], "big") + 4
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            file.seek(size, os.SEEK_CUR)
+        else:
+            kept.write(head + file.read(size))
+    kept.seek(0)
+    return kept
 
 
 def _too_large(what: str, count: str, limit: int | None) -> InputError:
@@ -232,7 +269,12 @@ def _open(file: IO[bytes]) -> Image.Image:
             with suppress(SyntaxError, IndexError, TypeError, struct.error):
                 if accepts is None or accepts(prefix) is True:
                     file.seek(0)
-                    return factory(file, "")
+                    try:
+                        return factory(file, "")
+                    except ValueError as error:
+                        if not _about_text(name, error):
+                            raise
+                    return factory(_without_text(file), "")
     raise UnidentifiedImageError
 
 
@@ -260,10 +302,10 @@ def decode_jpeg(image: Image.Image, file: IO[bytes]) -> Tensor | None:
     if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or file.seek(0, os.SEEK_END) > HELD:
         return None
     try:
-        io = _torchvision_io()
+        codec = _torchvision_io()
         file.seek(0)
         data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-        pixels = io.decode_jpeg(data, io.ImageReadMode.RGB)[None]
+        pixels = codec.decode_jpeg(data, codec.ImageReadMode.RGB)[None]
     except (ImportError, AttributeError, DeprecationWarning):  # deprecated since torchvision 0.29
         return None
     except RuntimeError:  # built without libjpeg; or the file is broken, which Pillow will say in its words

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from .decode import Large, decode_jpeg, identify, load, open_file, orientation, upright
+from .decode import Large, decode_jpeg, despite_warnings, identify, load, open_file, orientation, upright
 from .errors import InputError
 from .formats import advice
 from .limits import HELD, read_within
@@ -47,14 +47,16 @@ def read(pictures: Pictures) -> Iterator[Tensor]:
     """Decode pictures one after another.
 
     EXIF orientation is applied, transparency is composited on white, grey is repeated to three channels,
-    16-bit grey is scaled to 8 bits, CMYK and the other modes are converted as Pillow does, and of an
-    animation or a multi-page file the first frame is taken. Colour profiles are ignored.
+    16-bit grey is scaled to 8 bits (integers up to 255 in memory are taken for 8 bits), CMYK and the other modes
+    are converted as Pillow does, and of an animation or a multi-page file the first frame is taken. Colour
+    profiles are ignored.
 
     Args:
         pictures: one picture, or a list or tuple of them, of mixed kinds and sizes. A picture is a path, the
-            bytes or the open binary file of an encoded picture, a PIL image (its current frame), a numpy
-            array (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W). Arrays and tensors are uint8,
-            or float in [0, 1]; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+            bytes or the open binary file of an encoded picture (read from its start, where it can seek), a PIL
+            image (its current frame), a numpy array (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W).
+            Arrays and tensors are uint8, or float in [0, 1]; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB,
+            alpha).
 
     Yields:
         (1, 3, H, W), or (N, 3, H, W) for an (N, C, H, W) tensor: uint8, or float32 in [0, 1].
@@ -141,7 +143,7 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
     if isinstance(picture, np.ndarray):
         return _from_array(picture, what)
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, what, held)
+        return despite_warnings(lambda: _from_pil(picture, what, held))
     if isinstance(picture, str | os.PathLike):
         return _from_path(picture, held)
     if isinstance(picture, bytes | bytearray | memoryview):
@@ -152,6 +154,8 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
         try:
             if isinstance(picture.read(0), str):
                 raise InputError(f"{what}: the file is open as text; open it with mode 'rb'")
+            if getattr(picture, "seekable", bool)():
+                picture.seek(0)
             data = read_within(picture, HELD, called, "pass its path, or make it smaller")
         except (OSError, MemoryError) as error:
             _refuse(what, error)
@@ -195,6 +199,10 @@ def _piped(file: IO[bytes], name: str) -> IO[bytes]:
 
 
 def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
+    return despite_warnings(lambda: _decoded(file, what, held))
+
+
+def _decoded(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
     try:
         if file.seek(0, os.SEEK_END) > BULKY:
             held.enter_context(_ONE_LARGE)
@@ -203,7 +211,7 @@ def _from_file(file: IO[bytes], what: str, held: ExitStack) -> Tensor | Large:
             return _from_pil(image, what, held, file)
     except UnidentifiedImageError:
         raise InputError(f"{what}: not a picture that Pillow can read{advice(what)}") from None
-    except InputError:
+    except (InputError, Warning):
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything on broken files
         _refuse(what, error)
@@ -224,9 +232,9 @@ def _from_pil(
             held.enter_context(_ONE_LARGE)
             return _large(image, what, file)
         load(image, MAX_PIXELS)
-        pixels = _from_pixels(image, what)
+        pixels = _from_pixels(image, what, _white(image, what))
         return upright(pixels, orientation(image))
-    except InputError:
+    except (InputError, Warning):
         raise
     except Exception as error:
         _refuse(what, error)
@@ -236,22 +244,47 @@ def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:
     pixels = decode_jpeg(image, file) if file is not None else None
     if pixels is None:
         load(image, MAX_PIXELS)
+    white = _white(image, what)
 
     def take(top: int, left: int, height: int, width: int) -> Tensor:
         if pixels is not None:
             return pixels[..., top : top + height, left : left + width]
         box = (left, top, left + width, top + height)
-        return _from_pixels(image if box == (0, 0, *image.size) else image.crop(box), what)
+        return _from_pixels(image if box == (0, 0, *image.size) else image.crop(box), what, white)
 
     return Large((image.height, image.width), orientation(image), take)
 
 
-def _from_pixels(image: Image.Image, what: str) -> Tensor:
+def _white(image: Image.Image, what: str) -> int:
+    """The value of white among grey of 16 or 32 bits, 255 or 65535; 0 for other modes.
+
+    A file of 16 bits has 65535, whatever its largest value; 32 bits, and images in memory, do not say.
+    """
+    if not image.mode.startswith("I") or 0 in image.size:
+        return 0
+    grey = image if image.mode in ("I", "I;16") else image.convert("I")
+    low, high = (int(end) for end in grey.getextrema())  # type: ignore[arg-type]  # of one channel
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{what}: 32-bit integer pixels of unknown scale, {low} to {high}; convert to 8 or 16 bits, or to float "
+            "in [0, 1]"
+        )
+    if image.format in ("PNG", "PPM") or (image.format and image.mode != "I"):
+        return 65535
+    if 255 < high < 4096:
+        raise InputError(
+            f"{what}: integer pixels up to {high} may be of 10, 12 or 16 bits, which cannot be told; convert to "
+            "8 bits, such as Image.fromarray((numpy.asarray(image) / 4095 * 255).round().astype('uint8')) for 12"
+        )
+    return 255 if high <= 255 else 65535
+
+
+def _from_pixels(image: Image.Image, what: str, white: int) -> Tensor:
     """A loaded and upright picture, or a part of one."""
     if 0 in image.size:
         raise InputError(f"{what}: has no pixels (size {image.size[0]} x {image.size[1]})")
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image, what)
+        return _from_deep(image, what, white)
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode == "1":
@@ -261,16 +294,16 @@ def _from_pixels(image: Image.Image, what: str) -> Tensor:
     return _from_array(np.array(image), what)
 
 
-def _from_deep(image: Image.Image, what: str) -> Tensor:
+def _from_deep(image: Image.Image, what: str, white: int) -> Tensor:
     """Grey of 16 or 32 bits, or floats."""
     values = np.array(image)
     if image.mode == "F":
         return _from_array(values, what)
-    if values.min() < 0 or values.max() > 65535:
-        raise InputError(
-            f"{what}: 32-bit integer pixels of unknown scale; convert to 8 or 16 bits, or to float in [0, 1]"
-        )
-    return _from_array(((values.astype(np.int64) + 128) // 257).astype(np.uint8), what)
+    grey = values if white == 255 else (values.astype(np.int64) + 128) // 257
+    grey = grey.astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey[values == transparent] = 255
+    return _from_array(grey, what)
 
 
 def _from_array(array: Array, what: str) -> Tensor:
@@ -319,8 +352,14 @@ def _to_rgb(batch: Tensor, what: str) -> Tensor:
         low, high = (x.item() for x in torch.aminmax(batch.detach()))
         if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails too
             finite = abs(low) < 1e30 and abs(high) < 1e30
-            hint = f"{low:.4g} to {high:.4g}" if finite else "NaN or infinite"
-            advice = "divide by 255 or pass uint8" if 1.5 < high <= 255 and low >= 0 else "clamp or rescale"
+            hint = f"{low:.6g} to {high:.6g}" if finite else "NaN or infinite"
+            advice = "clamp or rescale"
+            if low >= -0.1 and high <= 1.1:
+                advice = "clamp them: pixels.clip(0, 1)"
+            elif low >= -1.1 and high <= 1.1:
+                advice = "rescale them: (pixels + 1) / 2"
+            elif 1.5 < high <= 255 and low >= 0:
+                advice = "divide by 255 or pass uint8"
             raise InputError(f"{what}: float pixels must lie in [0, 1] but are {hint}; {advice}")
     channels = batch.shape[1]
     if channels in (2, 4):
