@@ -1,16 +1,14 @@
 """Manifests: tables that name many pictures."""
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError, Parameter
 from .limits import LINE, NAME, TABLE, check_size
+from .tabular import open_text, read_delimited
 from .walking import open_again, reading, shown
 
 MANIFESTS = (".csv", ".tsv", ".parquet")
@@ -33,56 +31,12 @@ def read_manifest(path: Path, picture_column: str, reference_column: str) -> Ite
 
 
 def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with open_text(path, _REMEDY) as file:
-        lines = _Lines(file, shown(str(path)))
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        names = next(reader, [])
-        there = _columns(path, names, columns)
-        for row in reader:
-            lines.left = LINE
-            if not row:  # an empty line
-                continue
-            if len(row) != len(names):
-                raise InputError(
-                    f"{shown(str(path))}, line {reader.line_num}: {len(row)} cells where the first line has "
-                    f"{len(names)}; put cells with a comma, tab or line break in double quotes"
-                )
-            cells = dict(zip(names, row, strict=True))
-            yield (
-                f"line {reader.line_num}",
-                cells[there[0]],
-                cells[there[1]] if len(there) > 1 else "",
-            )
-
-
-@contextmanager
-def open_text(path: Path, remedy: str) -> Iterator[IO[str]]:
-    """A table of text for reading, once its size is known to be within the limit.
-
-    Args:
-        path: of the table.
-        remedy: what to do with a larger table, for the message.
-
-    Raises:
-        InputError: when the table is too large, or a pipe or a device.
-    """
-    check_size(path.stat().st_size, TABLE, shown(str(path)), remedy)
-    with open_again(path) as binary:
-        yield io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-class _Lines:
-    """The lines of a table, of which one row may take so many characters."""
-
-    def __init__(self, file: IO[str], what: str):
-        self.file, self.what, self.left = file, what, LINE
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self.file.readline(self.left + 1):
-            self.left -= len(line)
-            check_size(LINE - self.left, LINE, f"{self.what}: a row of the table", _REMEDY)
-            yield line
+        rows = read_delimited(file, path, _REMEDY)
+        _, names = next(rows)
+        places = [names.index(name) for name in _columns(path, names, columns)]
+        for line, row in rows:
+            yield f"line {line}", row[places[0]], row[places[1]] if len(places) > 1 else ""
 
 
 def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:

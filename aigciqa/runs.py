@@ -1,6 +1,5 @@
 """Tables that belong to a run: the files of results that it wrote, and what manifests say of its pictures."""
 
-import csv
 import difflib
 import glob
 import json
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from .config import MetricConfig
-from .containers import MANIFESTS, open_text
+from .containers import MANIFESTS
 from .errors import CheckpointError, InputError
 from .limits import LINE, TABLE, check_size
 from .records import Row
 from .registry import metric_info
 from .stamp import stamp_fits, stamp_of
+from .tabular import open_text, read_delimited
 from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -162,11 +162,10 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
         if kind == ".jsonl":
             records = [json.loads(line) for line in _lines(file, path)]
             return list(records[0]) if records else [], iter(records)
-        delimiter = "\t" if kind == ".tsv" else ","
-        table = csv.DictReader(_lines(file, path), delimiter=delimiter, strict=True)
-        names = list(table.fieldnames or [])
+        rows = read_delimited(file, path, _SPLIT)
+        _, names = next(rows)
         _check(path, names, wanted)
-        return names, iter(list(table))
+        return names, iter([dict(zip(names, row, strict=True)) for _, row in rows])
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:

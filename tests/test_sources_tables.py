@@ -1,0 +1,76 @@
+"""Tables and lists of images to score, as spreadsheets, other systems and other tools write them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from aigciqa.errors import InputError
+from aigciqa.limits import LINE
+from aigciqa.runs import column_groups
+from aigciqa.sources import find_items
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pairs(*sources, **options):
+    items = find_items(list(sources), **options)
+    found = [(item.picture, item.reference) for item in items]
+    assert items.check() == len(found)
+    return found
+
+
+# -- text
+
+
+@pytest.mark.parametrize("name, sign", [("t.csv", ","), ("t.tsv", "\t")])
+def test_cells_of_any_length_within_the_limit_of_a_row(name, sign):
+    before = csv.field_size_limit(10)  # which another library may have set
+    try:
+        Path(name).write_text(f'picture{sign}flow\na.png{sign}"{"x" * 200_000}"\nb.png{sign}SD\n')
+        assert pairs(name) == [("a.png", None), ("b.png", None)]
+        csv.field_size_limit(10)
+        groups = column_groups([name], "picture", "flow")
+        assert {key: len(group) for key, group in groups.items()} == {"a.png": 200_000, "b.png": 2}
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_a_row_has_its_limit_over_all_its_lines():
+    Path("t.csv").write_text('picture,flow\na.png,"' + ("x" * 1000 + "\n") * (LINE // 1000) + '"\n')
+    for read in (pairs, lambda name: column_groups([name], "picture", "flow")):
+        with pytest.raises(InputError, match=r"t\.csv: a row of the table: needs 16 MiB"):
+            read("t.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " picture ,ref \na.png,r.png\nb.png,\n",
+        "picture,ref,\na.png,r.png,\nb.png,,\n",
+        "picture,ref,,\na.png,r.png\nb.png,\n",
+        "picture,ref\na.png,r.png,,\nb.png,,\n,\n,,,\n",
+        "picture;ref\na.png;r.png\nb.png;\n",
+        '"picture";"what, exactly";"ref";\n"a.png";"x, y";r.png;\n"b.png";;;\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_tables_as_spreadsheets_save_them(text, encoding):
+    Path("t.csv").write_text(text, encoding=encoding)
+    assert pairs("t.csv", reference_column="ref") == [("a.png", "r.png"), ("b.png", None)]
+    assert column_groups(["t.csv"], "picture", "ref") == {"a.png": "r.png", "b.png": ""}
+
+
+def test_names_beyond_ascii_in_utf16():
+    Path("t.tsv").write_bytes(b"\xfe\xff" + "picture\tn\n猫 1.png\t1\n".encode("utf-16-be"))
+    assert pairs("t.tsv") == [("猫 1.png", None)]
+
+
+def test_cells_that_no_column_is_for():
+    Path("t.csv").write_text("picture,ref,\na.png,r.png,,more\n")
+    with pytest.raises(InputError, match=r"t\.csv, line 2: 4 cells where the first line has 3"):
+        pairs("t.csv")
