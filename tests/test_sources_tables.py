@@ -1,6 +1,7 @@
 """Tables and lists of images to score, as spreadsheets, other systems and other tools write them."""
 
 import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,21 @@ def test_cells_that_no_column_is_for():
     Path("t.csv").write_text("picture,ref,\na.png,r.png,,more\n")
     with pytest.raises(InputError, match=r"t\.csv, line 2: 4 cells where the first line has 3"):
         pairs("t.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_on_standard_input_as_other_systems_write_them(encoding):
+    wanted = ["猫 1.png", *(f"{'folder' * 20}/{i}.png" for i in range(2000))]  # more than one block
+
+    def stdin(text=""):
+        return io.TextIOWrapper(io.BytesIO((text or "\r\n".join(wanted)).encode(encoding)), encoding="utf-8")
+
+    assert pairs("-", stdin=stdin()) == [(name, None) for name in wanted]
+    assert pairs("-", stdin=io.StringIO("\ufeffa.png\n")) == [("a.png", None)]
+    with pytest.raises(InputError, match="-: no path came on standard input"):
+        pairs("-", stdin=stdin("\n"))
+
+
+def test_a_list_that_only_begins_as_utf16():
+    with pytest.raises(InputError, match="-: begins as UTF-16 and is not; write the list in UTF-8"):
+        pairs("-", stdin=io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00\xdc\x00\xdc")))
