@@ -299,7 +299,7 @@ class Items:
             found = ((_item(*sample), path) for sample in read_tar(path, wanted, left_out))
             yield from some(found, f"{shown(name)}: no picture in this shard", left_out)
         elif name.lower().endswith(MANIFESTS):
-            listed = ((Item(*row), None) for row in read_manifest(path, *self._columns))
+            listed = ((_item(*row), None) for row in read_manifest(path, *self._columns, wanted))
             yield from some(listed, f"{shown(name)}: no row in this table")
         else:
             yield Item(name), place

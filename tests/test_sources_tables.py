@@ -4,12 +4,16 @@ import csv
 import io
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.limits import LINE
 from aigciqa.runs import column_groups
-from aigciqa.sources import find_items
+from aigciqa.sources import Item, find_items
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +97,62 @@ def test_lists_on_standard_input_as_other_systems_write_them(encoding):
 def test_a_list_that_only_begins_as_utf16():
     with pytest.raises(InputError, match="-: begins as UTF-16 and is not; write the list in UTF-8"):
         pairs("-", stdin=io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00\xdc\x00\xdc")))
+
+
+# -- images in Parquet files
+
+
+def encoded(shade, kind="png"):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (shade, 90, 120)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "gif", "tiff"])
+@pytest.mark.parametrize("size", [1, 900])
+def test_columns_of_bytes(kind, size):
+    first, second = encoded(10, kind) + bytes(size * 100), encoded(20, kind)
+    pq.write_table(pa.table({"jpg": [None, first, second], "ref": [None, second, None]}), "t.parquet")
+    items = find_items(["t.parquet"], picture_column="jpg", reference_column="ref")
+    assert items.check() == 3
+    assert items.referenced == 1
+    empty, *rest = items
+    assert empty.error == "t.parquet#1: the column 'jpg' has no image in this row"
+    assert rest == [
+        Item("t.parquet#2", "t.parquet#2", first, second), Item("t.parquet#3", None, second, None)
+    ]  # fmt: skip
+
+
+def test_images_as_hugging_face_stores_them():
+    rows = [
+        {"bytes": b"one", "path": "x/1.png"},
+        {"bytes": b"two", "path": None},
+        {"bytes": None, "path": "3.png"},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    pq.write_table(pa.table({"picture": rows, "n": range(5)}), "t.parquet", row_group_size=2)
+    *found, fourth, fifth = find_items(["t.parquet"])
+    assert found == [
+        Item("t.parquet/x/1.png", None, b"one"), Item("t.parquet#2", None, b"two"), Item("3.png")
+    ]  # fmt: skip
+    assert [fourth.error, fifth.error] == [
+        f"t.parquet#{n}: the column 'picture' has no image in this row" for n in (4, 5)
+    ]
+    assert [item.data for item in find_items(["t.parquet"], shard=(2, 5))] == [b"two"]
+
+
+def test_images_in_parquet_files_score_as_their_files_do():
+    for shade in (10, 200):
+        Path(f"{shade}.png").write_bytes(encoded(shade))
+    pq.write_table(pa.table({"picture": [encoded(10), b"no image", encoded(200)]}), "t.parquet")
+    metric = aigciqa.create_metric("nr-aigciqa", device="cpu")
+    first, broken, last = metric.score_files("t.parquet")
+    assert [first.scores, last.scores] == [row.scores for row in metric.score_files(["10.png", "200.png"])]
+    assert broken.error and broken.error.startswith("t.parquet#2: not a picture")
+
+
+def test_columns_of_other_types_are_refused_in_one_line():
+    pq.write_table(pa.table({"picture": [[b"x"]]}), "t.parquet")
+    with pytest.raises(InputError, match=r"^t\.parquet: column 'picture' holds list.*score_batch$"):
+        pairs("t.parquet")
