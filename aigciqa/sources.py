@@ -7,8 +7,11 @@ the names in the folders that are open and, where references are matched by stem
 import itertools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -129,18 +132,17 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
     if isinstance(pictures, str | os.PathLike):
         pictures = [pictures]
     named = isinstance(pictures, list | tuple) and not any(isinstance(p, Item) for p in pictures)
-    if named and one_for_all:
+    if named and one_for_all and not any(map(is_missing, pictures)):
         found = find_items(pictures, reference=references, reference_pattern=reference_pattern)
         if references is not None or reference_pattern is not None:
             found.check()
         return _announced(found)
     if reference_pattern is not None or (one_for_all and references is not None):
         raise InputError(
-            "one reference for all, or a pattern, goes with a list of names; pass list(pictures)"
+            "one reference for all, or a pattern, goes with a list of names; pass list(pictures), without rows that "
+            "have no path"
         )
-    if references is None:
-        return (p if isinstance(p, Item) else Item(os.fspath(p)) for p in pictures)
-    return _zipped(pictures, references)
+    return _zipped(pictures, itertools.repeat(None) if references is None else references)
 
 
 def _announced(items: "Items") -> Iterator[Item]:
@@ -151,12 +153,37 @@ def _announced(items: "Items") -> Iterator[Item]:
 
 
 def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
-    both: Iterable[tuple[Any, Any]] = itertools.zip_longest(pictures, references, fillvalue=_NONE)
-    for number, (picture, reference) in enumerate(both):
+    endless = isinstance(references, itertools.repeat)
+    zipped = zip if endless else partial(itertools.zip_longest, fillvalue=_NONE)
+    for number, (picture, reference) in enumerate(zipped(pictures, references)):
         if picture is _NONE or reference is _NONE:
             side = "references" if picture is _NONE else "pictures"
             raise InputError(f"there are more {side} than {number}; pass as many of both, in the same order")
-        yield Item(os.fspath(picture), None if reference is None else os.fspath(reference))
+        if endless and isinstance(picture, Item):
+            yield picture
+            continue
+        beside = None if is_missing(reference) else os.fspath(reference)
+        if is_missing(picture):
+            name = f"row {number}"
+            error = f"{name} (counted from 0) has no path of an image; fill it in, or leave the row out"
+            yield Item(name, beside, error=error)
+        else:
+            yield Item(os.fspath(picture), beside)
+
+
+def is_missing(path: Any) -> bool:
+    """Whether a table has no path here: None, NaN, an empty text, or pandas' NA or NaT.
+
+    Examples:
+        >>> is_missing(float("nan")), is_missing(None), is_missing("nan.png")
+        (True, True, False)
+    """
+    if path is None or (isinstance(path, str) and not path):
+        return True
+    if isinstance(path, Real):
+        return bool(path != path)
+    pandas = sys.modules.get("pandas")  # whose values there are only where pandas is loaded
+    return pandas is not None and (path is pandas.NA or path is pandas.NaT)
 
 
 def _check_source(name: str) -> None:

@@ -4,6 +4,8 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,7 @@ import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.limits import LINE
 from aigciqa.runs import column_groups
-from aigciqa.sources import Item, find_items
+from aigciqa.sources import Item, as_items, find_items
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +158,29 @@ def test_columns_of_other_types_are_refused_in_one_line():
     pq.write_table(pa.table({"picture": [[b"x"]]}), "t.parquet")
     with pytest.raises(InputError, match=r"^t\.parquet: column 'picture' holds list.*score_batch$"):
         pairs("t.parquet")
+
+
+# -- rows of a data frame
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, ""])
+@pytest.mark.parametrize("kind", [list, tuple, pd.Series])
+def test_missing_paths(missing, kind):
+    lost = "row 1 (counted from 0) has no path of an image; fill it in, or leave the row out"
+    pictures, references = kind(["a.png", missing, "c.png"]), kind([missing, "r.png", "s.png"])
+    assert list(as_items(pictures, references)) == [
+        Item("a.png"), Item("row 1", "r.png", error=lost), Item("c.png", "s.png")
+    ]  # fmt: skip
+    assert list(as_items(pictures)) == [Item("a.png"), Item("row 1", error=lost), Item("c.png")]
+
+
+def test_rows_without_a_path_are_rows_with_an_error():
+    for shade in (10, 200):
+        Path(f"{shade}.png").write_bytes(encoded(shade))
+    table = pd.DataFrame({"image": ["10.png", None, "200.png"], "reference": [None] * 3}, dtype="string")
+    metric = aigciqa.create_metric("nr-aigciqa", device="cpu")
+    first, lost, last = metric.score_files(table.image, table.reference)
+    assert [first, last] == list(metric.score_files(["10.png", "200.png"]))
+    assert lost.error and lost.error.startswith("row 1 (counted from 0) has no path")
+    with pytest.raises(InputError, match="without rows that have no path"):
+        metric.score_files([None, "10.png"], "200.png")
