@@ -11,6 +11,7 @@ from .embedded import embedded, holds_images, is_image_struct
 from .errors import InputError, Parameter
 from .limits import LINE, NAME, TABLE, check_size
 from .shards import Found, Sample
+from .spelling import located
 from .tabular import open_text, read_delimited
 from .walking import open_again, reading, shown
 
@@ -54,7 +55,7 @@ def _found(path: Path, where: str, cell: str | Found, keep: bool) -> Found | Non
         return cell if keep else replace(cell, data=None)
     if len(cell) > NAME:
         raise _too_long(path, where)
-    return Found(str(path.parent / cell)) if cell else None
+    return Found(located(path.parent, cell)) if cell else None
 
 
 def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -14,6 +14,7 @@ from .errors import CheckpointError, InputError
 from .limits import LINE, TABLE, check_size
 from .records import Row
 from .registry import metric_info
+from .spelling import located
 from .stamp import stamp_fits, stamp_of
 from .tabular import open_text, read_delimited
 from .walking import reading, shown
@@ -143,7 +144,7 @@ def column_groups(sources: Sequence[str], picture_column: str, column: str) -> d
     for path in map(Path, manifests):
         with reading(path, "a table"):
             for row in _table(path, [picture_column, column])[1]:
-                picture = str(path.parent / row[picture_column])
+                picture = located(path.parent, row[picture_column])
                 group = "" if row[column] is None else str(row[column])
                 if groups.setdefault(picture, group) != group:
                     raise InputError(

@@ -21,6 +21,7 @@ from .formats import LeftOut
 from .listing import Listing
 from .pairing import Pair, Unpaired, pairing
 from .shards import SHARDS, Found, read_tar
+from .spelling import located
 from .walking import is_folder, is_glob, is_magic, pictures, shown, some, there, walk
 
 SHOWN = 10  # unpaired pictures that an error lists
@@ -162,13 +163,13 @@ def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item
         if endless and isinstance(picture, Item):
             yield picture
             continue
-        beside = None if is_missing(reference) else os.fspath(reference)
+        beside = None if is_missing(reference) else _spelled(os.fspath(reference))
         if is_missing(picture):
             name = f"row {number}"
             error = f"{name} (counted from 0) has no path of an image; fill it in, or leave the row out"
             yield Item(name, beside, error=error)
         else:
-            yield Item(os.fspath(picture), beside)
+            yield Item(_spelled(os.fspath(picture)), beside)
 
 
 def is_missing(path: Any) -> bool:
@@ -195,6 +196,12 @@ def _check_source(name: str) -> None:
         return
     if name.lower().endswith(SHARDS + MANIFESTS) or name.endswith(("/", os.sep)):
         raise InputError(f"{shown(name)}: there is no such file or folder; check its name")
+
+
+def _spelled(name: str) -> str:
+    """The name as given, or as the disk spells it where only that is there."""
+    found = located(Path(), name)
+    return name if found == str(Path(name)) else found
 
 
 class Items:
@@ -302,7 +309,7 @@ class Items:
     def _expand(self, source: str, wanted: Callable[[], bool], left_out: LeftOut) -> Iterator[Placed]:
         path = Path(source)
         if source == "-":
-            listed = ((Item(name), None) for name in self._listing)
+            listed = ((Item(_spelled(name)), None) for name in self._listing)
             yield from some(listed, "-: no path came on standard input")
         elif is_folder(path):
             found = ((Item(str(picture)), path) for picture in pictures(path, left_out))
@@ -329,7 +336,7 @@ class Items:
             listed = ((_item(*row), None) for row in read_manifest(path, *self._columns, wanted))
             yield from some(listed, f"{shown(name)}: no row in this table")
         else:
-            yield Item(name), place
+            yield Item(name if place else _spelled(name)), place
 
 
 def _item(picture: Found, reference: Found | None) -> Item:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import touch
 from PIL import Image
 
 import aigciqa
@@ -184,3 +186,53 @@ def test_rows_without_a_path_are_rows_with_an_error():
     assert lost.error and lost.error.startswith("row 1 (counted from 0) has no path")
     with pytest.raises(InputError, match="without rows that have no path"):
         metric.score_files([None, "10.png"], "200.png")
+
+
+# -- names as the disk spells them
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "list", "given", "named"])
+def test_names_that_other_systems_spell_differently(on_disk, kind):
+    folder, name = "Émile", "café à la carte.png"
+    path = str(Path(unicodedata.normalize("NFC", folder), unicodedata.normalize(on_disk, name)))
+    touch(path, "a.png")
+    other = "NFD" if on_disk == "NFC" else "NFC"
+    written = [
+        " a.png ",
+        "\\".join(unicodedata.normalize(other, part) for part in (folder, name)),
+        "no\\b.png",
+    ]
+    wanted = ["a.png", path, "no\\b.png"]
+    if kind == "csv":
+        Path("t.csv").write_text("picture,n\n" + "".join(f"{name},1\n" for name in written))
+        found = find_items(["t.csv"])
+        assert list(column_groups(["t.csv"], "picture", "n")) == wanted
+    elif kind == "parquet":
+        pq.write_table(pa.table({"picture": written}), "t.parquet")
+        found = find_items(["t.parquet"])
+    elif kind == "list":
+        found = find_items(["-"], stdin=io.StringIO("\n".join(written)))
+    elif kind == "given":
+        found = as_items(written, written[::-1])
+        assert [item.reference for item in as_items(written, written[::-1])] == wanted[::-1]
+    else:
+        found = find_items(written)
+    assert [item.picture for item in found] == wanted
+
+
+def test_a_file_of_the_very_name_is_taken():
+    touch("a\\b.png", "a/b.png", " c.png", "c.png", "café.png", unicodedata.normalize("NFD", "café.png"))
+    written = ["a\\b.png", " c.png", "café.png", unicodedata.normalize("NFD", "café.png")]
+    assert [item.picture for item in find_items(written)] == written
+    assert [item.picture for item in find_items(["-"], stdin=io.StringIO("\n".join(written)))] == written
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_references_whose_names_are_spelled_differently(forms):
+    picture, reference = (
+        unicodedata.normalize(form, name) for form, name in zip(forms, ("g/é.png", "r/é.jpg"), strict=True)
+    )
+    touch(picture, reference)
+    assert pairs("g", reference="r") == [(picture, reference)]
+    assert pairs("g", reference="r", reference_pattern="{stem}.jpg") == [(picture, reference)]
