@@ -12,10 +12,10 @@ from .errors import InputError, Parameter
 from .limits import LINE, NAME, TABLE, check_size
 from .shards import Found, Sample
 from .spelling import located
-from .tabular import open_text, read_delimited
+from .tabular import open_text, read_delimited, read_objects
 from .walking import open_again, reading, shown
 
-MANIFESTS = (".csv", ".tsv", ".parquet")
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
 _ROWS = 1024  # that are read at a time; of images, one
 _BUFFER = 1 << 20  # bytes of a column that are read at a time, where it holds images
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -41,7 +41,7 @@ def read_manifest(
     columns = (picture_column, reference_column)
     kind = path.suffix.lower()
     with reading(path, f"a table ({kind})"):
-        rows = _parquet(path, columns) if kind == ".parquet" else _csv(path, columns)
+        rows = {".parquet": _parquet, ".jsonl": _jsonl}.get(kind, _csv)(path, columns)
         for where, *cells in rows:
             keep = wanted()
             found = [_found(path, where, cell, keep) for cell in cells]
@@ -65,6 +65,22 @@ def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]
         places = [names.index(name) for name in _columns(path, names, columns)]
         for line, row in rows:
             yield f"line {line}", row[places[0]], row[places[1]] if len(places) > 1 else ""
+
+
+def _jsonl(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
+    with open_text(path, _REMEDY) as file:
+        named = False
+        for line, row in read_objects(file, path, _REMEDY):
+            named = named or bool(
+                _columns(path, list(row), columns)
+            )  # the first says whether the names are right
+            cells = ["" if (cell := row.get(name)) is None else cell for name in columns]
+            for name, cell in zip(columns, cells, strict=True):
+                if not isinstance(cell, str):
+                    raise InputError(
+                        f"{shown(str(path))}, line {line}: {name!r} is no text, but {type(cell).__name__}"
+                    )
+            yield f"line {line}", str(cells[0]), str(cells[1])
 
 
 def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, Cell, Cell]]:

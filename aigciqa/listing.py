@@ -1,16 +1,49 @@
 """Lists of paths, on standard input or in a file."""
 
 import codecs
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import IO
 
 from .errors import InputError
 from .limits import MIB, NAME, TABLE
+from .spelling import located
 from .tabular import UTF16
+from .walking import open_again, reading, shown, there
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is a list of paths: its ending is ``.txt``, and its content is text.
+
+    Examples:
+        >>> is_list(Path("gen.png"))
+        False
+    """
+    if path.suffix.lower() != ".txt" or not there(path.is_file):
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 12)
+    except OSError:  # opening it as an image will say so
+        return False
+    return bool(start) and (start[:2] in UTF16 or b"\0" not in start)
+
+
+def read_list(path: Path) -> Iterator[str]:
+    """The paths in a file, one a line; relative to its folder, or where no such file is, to the current one.
+
+    Raises:
+        InputError: when the file cannot be read, or a path is too long.
+    """
+    with reading(path, "a list of paths"), open_again(path) as binary:
+        for name in Listing(io.TextIOWrapper(binary), shown(str(path))):
+            beside = located(path.parent, name)
+            yield beside if there(Path(beside).exists) or not there(Path(name).exists) else name
 
 
 class Listing:

@@ -2,7 +2,6 @@
 
 import difflib
 import glob
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from .records import Row
 from .registry import metric_info
 from .spelling import located
 from .stamp import stamp_fits, stamp_of
-from .tabular import open_text, read_delimited
+from .tabular import open_text, read_delimited, read_objects
 from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -161,7 +160,7 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
         return _parquet(path, wanted)
     with open_text(path, _SPLIT) as file:
         if kind == ".jsonl":
-            records = [json.loads(line) for line in _lines(file, path)]
+            records = [record for _, record in read_objects(file, path, _SPLIT)]
             return list(records[0]) if records else [], iter(records)
         rows = read_delimited(file, path, _SPLIT)
         _, names = next(rows)

@@ -18,7 +18,7 @@ from typing import IO, Any, TypeAlias
 from .containers import MANIFESTS, read_manifest
 from .errors import InputError, Parameter
 from .formats import LeftOut
-from .listing import Listing
+from .listing import Listing, is_list, read_list
 from .pairing import Pair, Unpaired, pairing
 from .shards import SHARDS, Found, read_tar
 from .spelling import located
@@ -66,8 +66,10 @@ def find_items(
 
     A folder gives every picture below it, hidden ones left out, folder by folder in natural order (``img2``
     before ``img10``). A glob (``**`` for folders of any depth) gives files in the same order. ``-`` gives the
-    paths on standard input, one a line, or ended by NUL as ``find -print0`` writes them. A manifest (``.csv``,
-    ``.tsv``, ``.parquet``) names pictures, and may name references, relative to its own folder. A tar shard
+    paths on standard input, one a line, or ended by NUL as ``find -print0`` writes them. A file ``.txt``
+    that is named itself and holds text is such a list, relative to its own folder. A manifest (``.csv``, ``.tsv``,
+    ``.jsonl``, ``.parquet``) names pictures, and may name references, relative to its own folder; a column of a
+    Parquet file may hold the encoded images themselves. A tar shard
     (``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz``) has one picture in each sample, which is what
     shares a name up to the first dot, and may have its reference beside it as ``key.ref.jpg`` or
     ``key.reference.jpg``; a link to another member is scored as that member. Any other name is taken for a
@@ -335,6 +337,9 @@ class Items:
         elif name.lower().endswith(MANIFESTS):
             listed = ((_item(*row), None) for row in read_manifest(path, *self._columns, wanted))
             yield from some(listed, f"{shown(name)}: no row in this table")
+        elif place is None and is_list(path):
+            paths = ((Item(listed), None) for listed in read_list(path))
+            yield from some(paths, f"{shown(name)}: no path in this list")
         else:
             yield Item(name if place else _spelled(name)), place
 

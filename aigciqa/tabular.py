@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +117,28 @@ def read_delimited(file: IO[str], path: Path, remedy: str) -> Iterator[tuple[int
                 f"{len(names)}; put cells with a comma, tab or line break in double quotes"
             )
         yield reader.line_num, row + [""] * (len(names) - len(row))
+
+
+def read_objects(file: IO[str], path: Path, remedy: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """The objects of a file of JSON lines, each with the number of its line; empty lines are left out.
+
+    Args:
+        file: the open table.
+        path: of the table, for messages.
+        remedy: what to do with a larger line, for the message.
+
+    Raises:
+        InputError: for a line that is too long, or is no object.
+    """
+    lines = Lines(file, shown(str(path)), remedy)
+    for number, line in enumerate(lines, 1):
+        lines.left = LINE
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(f"{shown(str(path))}, line {number}: is no JSON object; write one object a line")
+        yield number, found

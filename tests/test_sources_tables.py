@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import unicodedata
 from pathlib import Path
 
@@ -236,3 +237,54 @@ def test_references_whose_names_are_spelled_differently(forms):
     touch(picture, reference)
     assert pairs("g", reference="r") == [(picture, reference)]
     assert pairs("g", reference="r", reference_pattern="{stem}.jpg") == [(picture, reference)]
+
+
+# -- lists and JSON lines in files
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_in_files(encoding):
+    touch("m/a.png", "m/猫.png", "d/here.png")
+    Path("m/list.txt").write_text("a.png\r\n猫.png\n\nd/here.png\nlost.png", encoding=encoding)
+    wanted = ["m/a.png", "m/猫.png", "d/here.png", "m/lost.png"]
+    assert pairs("m/list.txt", "x.png") == [(name, None) for name in [*wanted, "x.png"]]
+
+
+def test_texts_that_are_no_lists():
+    Path("image.txt").write_bytes(encoded(10))
+    touch("empty.txt")
+    Path("blank.txt").write_text("\n \n")
+    Path("prompt.txt").write_text("a cat")
+    assert pairs("image.txt", "empty.txt") == [("image.txt", None), ("empty.txt", None)]
+    assert pairs("p*.txt") == [("prompt.txt", None)]
+    with pytest.raises(InputError, match=r"^blank\.txt: no path in this list"):
+        pairs("blank.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_lines(encoding):
+    rows = [{"image": "a.png", "ref": "r.png", "g": "SD"}, {"image": "caf\u00e9.png", "ref": None, "g": "MJ"}]
+    text = "\n\n".join(json.dumps(row) for row in [*rows, {"image": "c.png", "g": "SD"}])
+    Path("m").mkdir()
+    Path("m/t.jsonl").write_text(text, encoding=encoding)
+    assert pairs("m/t.jsonl", picture_column="image", reference_column="ref") == [
+        ("m/a.png", "m/r.png"), ("m/café.png", None), ("m/c.png", None)
+    ]  # fmt: skip
+    assert list(column_groups(["m/t.jsonl"], "image", "g").values()) == ["SD", "MJ", "SD"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"image": "a.png"}', "no column 'picture'; its columns are 'image'"),
+        ('{"picture": "a.png"}\n[1]', "line 2: is no JSON object"),
+        ("[" * 100_000, "line 1: is no JSON object"),
+        ('{"picture": 3}', "line 1: 'picture' is no text, but int"),
+        ('{"picture": "a.png"}\n{}', "line 2: the picture's name is empty"),
+        ("", "no row in this table"),
+    ],
+)
+def test_wrong_json_lines(text, message):
+    Path("t.jsonl").write_text(text)
+    with pytest.raises(InputError, match=rf"^t\.jsonl.*{message}"):
+        list(find_items(["t.jsonl"]))
