@@ -5,12 +5,12 @@ import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .config import MetricConfig
 from .containers import MANIFESTS
 from .errors import CheckpointError, InputError
-from .limits import LINE, TABLE, check_size
+from .limits import TABLE, check_size
 from .records import Row
 from .registry import metric_info
 from .spelling import located
@@ -161,17 +161,13 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
     with open_text(path, _SPLIT) as file:
         if kind == ".jsonl":
             records = [record for _, record in read_objects(file, path, _SPLIT)]
-            return list(records[0]) if records else [], iter(records)
+            names = list(records[0]) if records else []
+            _check(path, names, wanted)
+            return names, iter([dict.fromkeys(wanted) | record for record in records])
         rows = read_delimited(file, path, _SPLIT)
         _, names = next(rows)
         _check(path, names, wanted)
         return names, iter([dict(zip(names, row, strict=True)) for _, row in rows])
-
-
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    while line := file.readline(LINE + 1):
-        check_size(len(line), LINE, f"{shown(str(path))}: a row of the table", "write it anew")
-        yield line
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:

@@ -271,6 +271,9 @@ def test_json_lines(encoding):
         ("m/a.png", "m/r.png"), ("m/café.png", None), ("m/c.png", None)
     ]  # fmt: skip
     assert list(column_groups(["m/t.jsonl"], "image", "g").values()) == ["SD", "MJ", "SD"]
+    assert list(column_groups(["m/t.jsonl"], "image", "ref").values()) == ["r.png", "", ""]
+    with pytest.raises(InputError, match="no column 'gs', did you mean 'g'"):
+        column_groups(["m/t.jsonl"], "image", "gs")
 
 
 @pytest.mark.parametrize(
