@@ -12,7 +12,7 @@ from .errors import InputError, Parameter
 from .limits import LINE, NAME, TABLE, check_size
 from .shards import Found, Sample
 from .spelling import located
-from .tabular import open_text, read_delimited, read_objects
+from .tabular import listed_names, open_text, read_delimited, read_objects
 from .walking import open_again, reading, shown
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -188,7 +188,7 @@ def _columns(path: Path, names: Sequence[str], columns: tuple[str, str]) -> list
             raise InputError(f"{shown(str(path))}: {names.count(name)} columns are called {name!r}")
         if name not in names and (name == columns[0] or name != "reference"):
             option = "picture_column" if name == columns[0] else "reference_column"
-            listed = ", ".join(map(repr, names)) or "none"
+            listed = listed_names(names)
             raise InputError(
                 f"{shown(str(path))}: no column {name!r}; its columns are {listed}; name it by ",
                 Parameter(option),

@@ -15,7 +15,7 @@ from .records import Row
 from .registry import metric_info
 from .spelling import located
 from .stamp import stamp_fits, stamp_of
-from .tabular import open_text, read_delimited, read_objects
+from .tabular import listed_names, open_text, read_delimited, read_objects
 from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -96,7 +96,7 @@ def read_run(path: Path) -> Run:
         names, records = _table(path)
         if names[:2] != ["picture", "reference"] or names[-2:] != ["error", "metric"] or len(names) < 5:
             raise InputError(
-                f"{shown(str(path))}: its columns are {_listed(names)}; results of aigciqa-score -o begin with "
+                f"{shown(str(path))}: its columns are {listed_names(names)}; results of aigciqa-score -o begin with "
                 "picture, reference and end with error, metric"
             )
         dimensions, stamps, rows = tuple(names[2:-2]), set(), []
@@ -190,9 +190,5 @@ def _check(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
             near = difflib.get_close_matches(column, names, 1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
             raise InputError(
-                f"{shown(str(path))}: no column {column!r}{hint} its columns are {_listed(names)}"
+                f"{shown(str(path))}: no column {column!r}{hint} its columns are {listed_names(names)}"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"

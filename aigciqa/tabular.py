@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,6 +12,7 @@ from .errors import InputError
 from .limits import LINE, TABLE, check_size
 from .walking import open_again, shown
 
+_SHOWN, _LONGEST = 30, 40  # names of columns in a message, and letters of each
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -44,6 +45,18 @@ def separator_of(line: str, suffix: str) -> str:
         return "\t"
     outside = "".join(line.split('"')[::2])
     return next((sign for sign in ",;\t" if sign in outside), ",")
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """The names of columns for a message, of which a file that is no table may have long and many.
+
+    Examples:
+        >>> listed_names(["a", "b" * 99])
+        "'a', 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb...'"
+    """
+    shortened = [repr(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}...") for name in names[:_SHOWN]]
+    more = [f"and {len(names) - _SHOWN} more"] * (len(names) > _SHOWN)
+    return ", ".join(shortened + more) or "none"
 
 
 @contextmanager

@@ -291,3 +291,12 @@ def test_wrong_json_lines(text, message):
     Path("t.jsonl").write_text(text)
     with pytest.raises(InputError, match=rf"^t\.jsonl.*{message}"):
         list(find_items(["t.jsonl"]))
+
+
+@pytest.mark.parametrize("content", [b"\x01" * 10_000, b"a," * 10_000])
+def test_a_file_that_is_no_table_is_not_printed(content):
+    Path("t.csv").write_bytes(content)
+    for read in (pairs, lambda name: column_groups([name], "picture", "g")):
+        with pytest.raises(InputError, match="no column 'picture'") as caught:
+            read("t.csv")
+        assert len(str(caught.value)) < 500
