@@ -320,8 +320,8 @@ def score(
     aigciqa-score generated/ --ref prompts/ -o scores.csv
     find . -name '*.png' | aigciqa-score - --format jsonl
 
-    PICTURES are files, folders, globs, manifests (.csv, .tsv, .parquet), tar shards (WebDataset), or - for a list
-    of paths on standard input.
+    PICTURES are files, folders, globs, manifests (.csv, .tsv, .jsonl, .parquet), tar shards (WebDataset), lists of
+    paths (.txt), or - for a list on standard input.
 
     Exits with 0; with 1 when a picture could not be scored, now or in a run that this one goes on with; with 2 when
     nothing was begun, or --on-error stop ended it.

@@ -187,8 +187,8 @@ class Metric(nn.Module):
         Pictures and references of the same content are computed once, as far as a bounded cache reaches.
 
         Args:
-            pictures: a file, folder, glob, manifest (``.csv``, ``.tsv``, ``.parquet``) or tar shard, or a list of
-                these, as `aigciqa.sources.find_items` takes them; or any iterable of paths or of
+            pictures: a file, folder, glob, manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``) or tar shard, or a
+                list of these, as `aigciqa.sources.find_items` takes them; or any iterable of paths or of
                 `aigciqa.sources.Item`.
             references: one file for all; a folder, where a picture's reference has the same stem; or as many paths
                 as there are pictures.

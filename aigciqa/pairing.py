@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import string
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TypeAlias
 
 from .errors import InputError, Parameter
 from .formats import LeftOut
+from .spelling import located
 from .walking import pictures, shown, some, text_advice, there
 
 SHOWN = 10  # references that an error lists
@@ -69,15 +71,15 @@ class _Stems:
         complaint = f"{shown(str(self.folder))}: no picture in this folder"
         for path in some(pictures(self.folder, self.left_out), complaint, self.left_out):
             inner = path.relative_to(self.folder)
-            index[str(inner.with_suffix(""))].append(str(inner))
-            index[f"/{path.stem}"].append(str(inner))
+            index[_composed(str(inner.with_suffix("")))].append(str(inner))
+            index[_composed(f"/{path.stem}")].append(str(inner))
         return dict(index)
 
     def __call__(self, picture: str, place: Path | None) -> str | Unpaired:
         keys = [f"/{Path(picture).stem}"]
         if place is not None:
             keys.insert(0, str(Path(picture).relative_to(place).with_suffix("")))
-        found = next((self.index[key] for key in keys if key in self.index), [])
+        found = next((self.index[key] for key in map(_composed, keys) if key in self.index), [])
         if len(found) == 1:
             return str(self.folder / found[0])
         looked = " or ".join(dict.fromkeys(shown(f"{key.lstrip('/')}.*") for key in keys))
@@ -89,6 +91,11 @@ class _Stems:
         return Unpaired(picture, f"{looked}, found {len(found)}: {listed}", several=True)
 
 
+def _composed(name: str) -> str:
+    """Accents written in the same way, whichever way the disk spells them."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _by_pattern(pattern: str, folder: Path) -> Pair:
     name_of = naming(pattern)
 
@@ -96,7 +103,7 @@ def _by_pattern(pattern: str, folder: Path) -> Pair:
         name = name_of(picture)
         if isinstance(name, Unpaired):
             return name
-        wanted = folder / name
+        wanted = Path(located(folder, name))
         if not there(wanted.is_file):
             return Unpaired(picture, f"looked for {shown(str(wanted))}, not there", missing=wanted)
         return str(wanted)

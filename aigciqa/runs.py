@@ -1,21 +1,21 @@
 """Tables that belong to a run: the files of results that it wrote, and what manifests say of its pictures."""
 
-import csv
 import difflib
 import glob
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .config import MetricConfig
-from .containers import MANIFESTS, open_text
+from .containers import MANIFESTS
 from .errors import CheckpointError, InputError
-from .limits import LINE, TABLE, check_size
+from .limits import TABLE, check_size
 from .records import Row
 from .registry import metric_info
+from .spelling import located
 from .stamp import stamp_fits, stamp_of
+from .tabular import listed_names, open_text, read_delimited, read_objects
 from .walking import reading, shown
 
 RESULTS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -96,7 +96,7 @@ def read_run(path: Path) -> Run:
         names, records = _table(path)
         if names[:2] != ["picture", "reference"] or names[-2:] != ["error", "metric"] or len(names) < 5:
             raise InputError(
-                f"{shown(str(path))}: its columns are {_listed(names)}; results of aigciqa-score -o begin with "
+                f"{shown(str(path))}: its columns are {listed_names(names)}; results of aigciqa-score -o begin with "
                 "picture, reference and end with error, metric"
             )
         dimensions, stamps, rows = tuple(names[2:-2]), set(), []
@@ -143,7 +143,7 @@ def column_groups(sources: Sequence[str], picture_column: str, column: str) -> d
     for path in map(Path, manifests):
         with reading(path, "a table"):
             for row in _table(path, [picture_column, column])[1]:
-                picture = str(path.parent / row[picture_column])
+                picture = located(path.parent, row[picture_column])
                 group = "" if row[column] is None else str(row[column])
                 if groups.setdefault(picture, group) != group:
                     raise InputError(
@@ -160,19 +160,14 @@ def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[
         return _parquet(path, wanted)
     with open_text(path, _SPLIT) as file:
         if kind == ".jsonl":
-            records = [json.loads(line) for line in _lines(file, path)]
-            return list(records[0]) if records else [], iter(records)
-        delimiter = "\t" if kind == ".tsv" else ","
-        table = csv.DictReader(_lines(file, path), delimiter=delimiter, strict=True)
-        names = list(table.fieldnames or [])
+            records = [record for _, record in read_objects(file, path, _SPLIT)]
+            names = list(records[0]) if records else []
+            _check(path, names, wanted)
+            return names, iter([dict.fromkeys(wanted) | record for record in records])
+        rows = read_delimited(file, path, _SPLIT)
+        _, names = next(rows)
         _check(path, names, wanted)
-        return names, iter(list(table))
-
-
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    while line := file.readline(LINE + 1):
-        check_size(len(line), LINE, f"{shown(str(path))}: a row of the table", "write it anew")
-        yield line
+        return names, iter([dict(zip(names, row, strict=True)) for _, row in rows])
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
@@ -195,9 +190,5 @@ def _check(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
             near = difflib.get_close_matches(column, names, 1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
             raise InputError(
-                f"{shown(str(path))}: no column {column!r}{hint} its columns are {_listed(names)}"
+                f"{shown(str(path))}: no column {column!r}{hint} its columns are {listed_names(names)}"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"

@@ -7,17 +7,21 @@ the names in the folders that are open and, where references are matched by stem
 import itertools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from .containers import MANIFESTS, read_manifest
 from .errors import InputError, Parameter
 from .formats import LeftOut
-from .listing import Listing
+from .listing import Listing, is_list, read_list
 from .pairing import Pair, Unpaired, pairing
 from .shards import SHARDS, Found, read_tar
+from .spelling import located
 from .walking import is_folder, is_glob, is_magic, pictures, shown, some, there, walk
 
 SHOWN = 10  # unpaired pictures that an error lists
@@ -62,8 +66,10 @@ def find_items(
 
     A folder gives every picture below it, hidden ones left out, folder by folder in natural order (``img2``
     before ``img10``). A glob (``**`` for folders of any depth) gives files in the same order. ``-`` gives the
-    paths on standard input, one a line, or ended by NUL as ``find -print0`` writes them. A manifest (``.csv``,
-    ``.tsv``, ``.parquet``) names pictures, and may name references, relative to its own folder. A tar shard
+    paths on standard input, one a line, or ended by NUL as ``find -print0`` writes them. A file ``.txt``
+    that is named itself and holds text is such a list, relative to its own folder. A manifest (``.csv``, ``.tsv``,
+    ``.jsonl``, ``.parquet``) names pictures, and may name references, relative to its own folder; a column of a
+    Parquet file may hold the encoded images themselves. A tar shard
     (``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz``) has one picture in each sample, which is what
     shares a name up to the first dot, and may have its reference beside it as ``key.ref.jpg`` or
     ``key.reference.jpg``; a link to another member is scored as that member. Any other name is taken for a
@@ -129,18 +135,17 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
     if isinstance(pictures, str | os.PathLike):
         pictures = [pictures]
     named = isinstance(pictures, list | tuple) and not any(isinstance(p, Item) for p in pictures)
-    if named and one_for_all:
+    if named and one_for_all and not any(map(is_missing, pictures)):
         found = find_items(pictures, reference=references, reference_pattern=reference_pattern)
         if references is not None or reference_pattern is not None:
             found.check()
         return _announced(found)
     if reference_pattern is not None or (one_for_all and references is not None):
         raise InputError(
-            "one reference for all, or a pattern, goes with a list of names; pass list(pictures)"
+            "one reference for all, or a pattern, goes with a list of names; pass list(pictures), without rows that "
+            "have no path"
         )
-    if references is None:
-        return (p if isinstance(p, Item) else Item(os.fspath(p)) for p in pictures)
-    return _zipped(pictures, references)
+    return _zipped(pictures, itertools.repeat(None) if references is None else references)
 
 
 def _announced(items: "Items") -> Iterator[Item]:
@@ -151,12 +156,37 @@ def _announced(items: "Items") -> Iterator[Item]:
 
 
 def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
-    both: Iterable[tuple[Any, Any]] = itertools.zip_longest(pictures, references, fillvalue=_NONE)
-    for number, (picture, reference) in enumerate(both):
+    endless = isinstance(references, itertools.repeat)
+    zipped = zip if endless else partial(itertools.zip_longest, fillvalue=_NONE)
+    for number, (picture, reference) in enumerate(zipped(pictures, references)):
         if picture is _NONE or reference is _NONE:
             side = "references" if picture is _NONE else "pictures"
             raise InputError(f"there are more {side} than {number}; pass as many of both, in the same order")
-        yield Item(os.fspath(picture), None if reference is None else os.fspath(reference))
+        if endless and isinstance(picture, Item):
+            yield picture
+            continue
+        beside = None if is_missing(reference) else _spelled(os.fspath(reference))
+        if is_missing(picture):
+            name = f"row {number}"
+            error = f"{name} (counted from 0) has no path of an image; fill it in, or leave the row out"
+            yield Item(name, beside, error=error)
+        else:
+            yield Item(_spelled(os.fspath(picture)), beside)
+
+
+def is_missing(path: Any) -> bool:
+    """Whether a table has no path here: None, NaN, an empty text, or pandas' NA or NaT.
+
+    Examples:
+        >>> is_missing(float("nan")), is_missing(None), is_missing("nan.png")
+        (True, True, False)
+    """
+    if path is None or (isinstance(path, str) and not path):
+        return True
+    if isinstance(path, Real):
+        return bool(path != path)
+    pandas = sys.modules.get("pandas")  # whose values there are only where pandas is loaded
+    return pandas is not None and (path is pandas.NA or path is pandas.NaT)
 
 
 def _check_source(name: str) -> None:
@@ -168,6 +198,12 @@ def _check_source(name: str) -> None:
         return
     if name.lower().endswith(SHARDS + MANIFESTS) or name.endswith(("/", os.sep)):
         raise InputError(f"{shown(name)}: there is no such file or folder; check its name")
+
+
+def _spelled(name: str) -> str:
+    """The name as given, or as the disk spells it where only that is there."""
+    found = located(Path(), name)
+    return name if found == str(Path(name)) else found
 
 
 class Items:
@@ -275,7 +311,7 @@ class Items:
     def _expand(self, source: str, wanted: Callable[[], bool], left_out: LeftOut) -> Iterator[Placed]:
         path = Path(source)
         if source == "-":
-            listed = ((Item(name), None) for name in self._listing)
+            listed = ((Item(_spelled(name)), None) for name in self._listing)
             yield from some(listed, "-: no path came on standard input")
         elif is_folder(path):
             found = ((Item(str(picture)), path) for picture in pictures(path, left_out))
@@ -299,10 +335,13 @@ class Items:
             found = ((_item(*sample), path) for sample in read_tar(path, wanted, left_out))
             yield from some(found, f"{shown(name)}: no picture in this shard", left_out)
         elif name.lower().endswith(MANIFESTS):
-            listed = ((Item(*row), None) for row in read_manifest(path, *self._columns))
+            listed = ((_item(*row), None) for row in read_manifest(path, *self._columns, wanted))
             yield from some(listed, f"{shown(name)}: no row in this table")
+        elif place is None and is_list(path):
+            paths = ((Item(listed), None) for listed in read_list(path))
+            yield from some(paths, f"{shown(name)}: no path in this list")
         else:
-            yield Item(name), place
+            yield Item(name if place else _spelled(name)), place
 
 
 def _item(picture: Found, reference: Found | None) -> Item:

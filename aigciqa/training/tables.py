@@ -15,6 +15,7 @@ import pandas as pd
 from .. import limits
 from ..config import DIMENSIONS
 from ..errors import InputError, Parameter
+from ..tabular import encoding_of, separator_of
 from .bounds import CELL, COLUMNS, REMEDY, check_file, check_text, check_xlsx
 
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
@@ -129,17 +130,9 @@ def layout_of(path: Path) -> tuple[str, str, int]:
     """
     with path.open("rb") as file:
         start = file.read(PEEK)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif b"\0" in start[:2]:
-        encoding = "utf-16-be" if start[:1] == b"\0" else "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
+    encoding = encoding_of(start)
     lines = [*start.decode(encoding, errors="replace").splitlines()[:2], "", ""]
-    separator = "\t"
-    if path.suffix.lower() == ".csv":
-        outside = "".join(lines[0].split('"')[::2])
-        separator = next((sign for sign in ",;\t" if sign in outside), ",")
+    separator = separator_of(lines[0], path.suffix)
     cells = [sum(part.count(separator) for part in line.split('"')[::2]) for line in lines[:2]]
     extra = min(cells[1] - cells[0], COLUMNS)
     return encoding, separator, extra if extra > 0 and lines[1].endswith(separator * extra) else 0

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aigciqa import containers, image, listing, opening, runs
+from aigciqa import containers, image, listing, opening, runs, tabular
 from aigciqa.errors import InputError
 from aigciqa.limits import LINE, NAME
 from aigciqa.sources import Item, find_items
@@ -225,7 +225,7 @@ def test_bombs_are_refused_with_little_memory(opened, tally):
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_results_that_are_read_again_have_a_limit(ending, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "TABLE", 1 << 20)
-    monkeypatch.setattr(containers, "TABLE", 1 << 20)
+    monkeypatch.setattr(tabular, "TABLE", 1 << 20)
     path = tmp_path / f"results.{ending}"
     path.write_bytes(bytes(2 << 20))
     if ending == "parquet":  # a small file of large texts
@@ -239,7 +239,7 @@ def test_results_that_are_read_again_have_a_limit(ending, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_results_have_rows_of_a_limited_length(ending, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "LINE", 1000)
+    monkeypatch.setattr(tabular, "LINE", 1000)
     path = tmp_path / f"results.{ending}"
     path.write_text("a" * 1001)
     with pytest.raises(InputError, match="a row of the table: needs"):
