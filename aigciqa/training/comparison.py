@@ -1,24 +1,16 @@
-"""One model beside another, and beside what the paper reports."""
+"""One model beside another."""
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import InputError
 from .correlation import Floats, paired, plcc, rows_by_label, srcc
-from .evaluation import Evaluation, Labels, interval, jsonable, resamples, shown
-
-PAPER = Path(__file__).with_name("paper_results.csv")
-CAVEAT = """\
-The paper's numbers (PKU-I2IQA, arXiv 2311.15556) are those of its best epoch, chosen on the test set,
-and every prompt is in both its training and its test set: higher than a model would reach on unseen
-prompts. Its PLCC is of the raw scores, without a logistic fit."""
+from .evaluation import Labels, interval, jsonable, resamples, shown
 
 
 @dataclass(frozen=True)
@@ -170,60 +162,3 @@ def williams(r_a: float, r_b: float, r_ab: float, n: int) -> tuple[float, float]
         return math.copysign(math.inf, r_a - r_b), 0.0
     t = (r_a - r_b) * math.sqrt((n - 1) * (1 + r_ab) / spread)
     return t, float(2 * stats.t.sf(abs(t), n - 3))
-
-
-def paper_results() -> pd.DataFrame:
-    """The published results on PKU-I2IQA: method (NR, FR), backbone, dimension, srcc, plcc (raw).
-
-    `backbone` is as in `aigciqa.config.PAPER_BACKBONES`; dimension ``overall`` is what the paper calls
-    final. How the numbers were chosen is told by `beside_paper`.
-
-    Source:
-        arXiv 2311.15556.
-
-    Examples:
-        >>> table = paper_results()
-        >>> table[(table.backbone == "resnet50") & (table.dimension == "overall")].srcc.tolist()
-        [0.7272, 0.7359]
-    """
-    return pd.read_csv(PAPER)
-
-
-def beside_paper(evaluation: Evaluation, mode: str, backbone: str, dimension: str) -> str:
-    """A run's numbers beside the paper's for the same model, as plain text, and what to know of the latter.
-
-    Args:
-        evaluation: of the run.
-        mode: ``"NR"`` or ``"FR"``.
-        backbone: ``vgg16``, ``vgg19``, ``resnet18``, ``resnet50`` or ``inceptionv4``.
-        dimension: ``quality``, ``authenticity``, ``correspondence`` or ``overall``.
-
-    Raises:
-        InputError: when the paper has no such row.
-
-    Examples:
-        >>> from aigciqa.training.evaluation import evaluate
-        >>> run = evaluate([1, 2, 3, 4, 5, 6], [1.2, 1.1, 2.5, 3.5, 4.4, 4.0], bootstrap=0)
-        >>> print(beside_paper(run, "NR", "resnet50", "quality"))
-        NR resnet50, quality          SRCC  PLCC, raw
-        paper                       0.6876     0.6875
-        this run (6 rows)           0.8857     0.9398
-        difference                  0.1981     0.2523
-        ...
-    """
-    table = paper_results()
-    row = table[(table.method == mode) & (table.backbone == backbone) & (table.dimension == dimension)]
-    if row.empty:
-        raise InputError(
-            f"the paper has no {mode} {backbone} for {dimension}; it has "
-            + "; ".join(", ".join(table[column].unique()) for column in ("method", "backbone", "dimension"))
-        )
-    paper = row.iloc[0]
-    lines = [f"{f'{mode} {backbone}, {dimension}':26}{'SRCC':>8}{'PLCC, raw':>11}"]
-    for name, rank, linear in (
-        ("paper", paper.srcc, paper.plcc),
-        (f"this run ({evaluation.n} rows)", evaluation.srcc, evaluation.plcc),
-        ("difference", evaluation.srcc - paper.srcc, evaluation.plcc - paper.plcc),
-    ):
-        lines.append(f"{name:25}{shown(rank)}  {shown(linear)}")
-    return "\n".join(lines) + "\n" + CAVEAT
