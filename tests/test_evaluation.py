@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import subprocess
 import sys
 import warnings
@@ -17,13 +16,14 @@ pytest.importorskip("matplotlib")
 from scipy import stats
 from scipy.optimize import curve_fit
 
-from aigciqa.config import DIMENSIONS, PAPER_BACKBONES
+from aigciqa.config import DIMENSIONS, PAPER_BACKBONES, MetricConfig, paper_config
 from aigciqa.errors import InputError
-from aigciqa.training.comparison import beside_paper, compare, paper_results, williams
+from aigciqa.training.comparison import compare, williams
 from aigciqa.training.correlation import krcc, pairwise_accuracy, plcc, srcc
 from aigciqa.training.evaluation import evaluate, interval
 from aigciqa.training.external import match_scores, read_scores
 from aigciqa.training.logistic import fit_logistic, plcc_fitted, rmse
+from aigciqa.training.paper import Result, paper_results, paper_table, row_of
 from aigciqa.training.plots import plot_evaluation
 
 CORRELATIONS = (srcc, krcc, plcc)
@@ -424,6 +424,7 @@ def test_compare_refuses_different_lengths():
 def test_the_papers_table():
     table = paper_results()
     assert len(table) == len(table.drop_duplicates(["method", "backbone", "dimension"])) == 2 * 5 * 4
+    assert set(table.data) == {"pku-i2iqa"}
     assert set(table.method) == {"NR", "FR"}
     assert set(table.backbone) == set(PAPER_BACKBONES) - {"vit-l"}
     assert set(table.dimension) == set(DIMENSIONS)
@@ -435,53 +436,74 @@ def test_the_papers_table():
         ("FR", "resnet18", "correspondence"): (0.7737, 0.7892),
         ("FR", "inceptionv4", "overall"): (0.7282, 0.7529),
     }.items():
-        assert tuple(rows.loc[key]) == value
+        assert tuple(rows.loc[key, ["srcc", "plcc"]]) == value
     # what the paper says of it: the reference helps on average
     means = table.groupby("method").srcc.mean()
     assert means["FR"] > means["NR"]
 
 
-def beside(text):
-    """The cells of each row of the table."""
-    rows = [re.split(r"  +", line.strip()) for line in text.splitlines()]
-    return {row[0]: row[1:] for row in rows if len(row) == 5}
+def lines_of(*results, data="pku-i2iqa"):
+    return paper_table(results, data).splitlines()
 
 
-def test_beside_the_papers_whole_table():
-    run, other = evaluate(*rated(100), bootstrap=0), evaluate(*rated(60), bootstrap=0)
-    text = beside_paper({"quality": run, "overall": other}, "FR", "resnet18")
-    rows = beside(text)
-    assert len(rows) == 1 + 10 + 2  # the header, ten published rows, the run's and the difference
-    for (method, backbone), published in paper_results().groupby(["method", "backbone"], sort=False):
-        cells = [f"{row.srcc:.4f} / {row.plcc:.4f}".replace("0.", ".") for row in published.itertuples()]
-        assert rows[f"{method} {backbone}"] == cells
-    lines = text.splitlines()
-    (below,) = [i for i, line in enumerate(lines) if line.startswith("FR resnet18")]
-    assert lines[below + 1].startswith("  this run") and lines[below + 2].startswith("  difference")
-    short = lambda value, sign="": f"{value:{sign}.4f}".replace("0.", ".")  # noqa: E731
-    assert rows["this run"] == [
-        f"{short(run.srcc)} / {short(run.plcc)}", "-", "-", f"{short(other.srcc)} / {short(other.plcc)}"
-    ]  # fmt: skip
-    assert rows["difference"][0] == f"{short(run.srcc - 0.7063, '+')} / {short(run.plcc - 0.7249, '+')}"
-    assert "quality 100, overall 60" in text
-    for caveat in ("best epoch", "test set", "prompt", "without a logistic fit"):
-        assert caveat in text
+def test_the_whole_table_with_a_run_in_its_place():
+    published = paper_results()
+    text = lines_of(
+        Result("this run", "FR", "resnet18", {"quality": (0.5123, -0.0345), "overall": (1, math.nan)})
+    )
+    rows = [line for line in text if line.startswith(("NR ", "FR "))]
+    assert len(rows) == 10
+    for row in rows:
+        method, backbone, *cells = row.replace(" / ", "/").split()
+        there = published[(published.method == method) & (published.backbone == backbone)]
+        for dimension, cell in zip(DIMENSIONS, cells, strict=True):
+            one = there[there.dimension == dimension].iloc[0]
+            assert cell == f"{one.srcc:.4f}/{one.plcc:.4f}".replace("0.", ".")
+    place = next(i for i, line in enumerate(text) if line.startswith("FR resnet18"))
+    assert text[place + 1].split() == ["this", "run", ".5123", "/", "-.0345", "-", "-", "1.0000", "/", "-"]
+    assert len({len(line) for line in text[1:13]}) == 1  # columns are below each other
+    assert "this run: no figures for authenticity, correspondence." in text
+    for caveat in ("best epochs", "test set", "prompt", "without a logistic fit"):
+        assert caveat in "\n".join(text)
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "note"),
+    ("method", "backbone", "shown"),
     [
-        (("PR", "resnet18"), "pku-i2iqa", "no row for PR on resnet18"),
-        (("NR", "tf_efficientnet_lite0"), "pku-i2iqa", "no row for NR on tf_efficientnet_lite0"),
-        (("", ""), "pku-i2iqa", "no row for scores of a file"),
-        (("NR", "vgg16"), "pku-aigiqa-4k", "The table is of PKU-I2IQA and this run of pku-aigiqa-4k"),
+        ("PR", "resnet18", "PR resnet18, mine"),
+        ("NR", "vit-l", "NR vit-l, mine"),
+        ("NR", "tf_efficientnet_lite0", "NR tf_efficientnet_lite0, mine"),
+        ("", "", "mine"),
     ],
 )
-def test_what_the_paper_does_not_have_is_marked(model, data, note):
-    run = evaluate(*rated(20), bootstrap=0)
-    text = beside_paper({"quality": run, "beauty": run}, *model, data)
-    assert note in text and "no column for beauty" in text
-    assert len([row for row in beside(text) if row.startswith(("NR ", "FR "))]) == 10
+def test_what_the_paper_does_not_have(method, backbone, shown):
+    text = lines_of(Result("mine", method, backbone, dict.fromkeys(DIMENSIONS, (0.5, 0.25))))
+    assert text[12].split("  ")[0] == shown and text[12].count(".5000 / .2500") == 4
+    assert f"{shown}: a row that the paper does not have." in text
+    assert not any("no figures" in line for line in text)
+
+
+@pytest.mark.parametrize("data", ["pku-aigiqa-4k", "pku-aigiqa-4k-i2i", "agiqa-3k", "pku-i2iqa"])
+def test_figures_of_other_data_do_not_compare(data):
+    text = "\n".join(lines_of(Result("this run", "NR", "vgg16", {"quality": (0.5, 0.5)}), data=data))
+    said = f"This table is of PKU-I2IQA, the figures beside it are of {data}: they do not compare."
+    assert (said in text) == (data != "pku-i2iqa")
+    assert ("2404.18409) is not shipped" in text) == data.startswith("pku-aigiqa-4k")
+    assert ".6734 / .6854" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "row"),
+    [
+        (paper_config("vgg19"), ("NR", "vgg19")),
+        (paper_config("inceptionv4", "full"), ("FR", "inceptionv4")),
+        (paper_config("vit-l", "partial"), ("PR", "vit-l")),
+        (paper_config("resnet50", feature="stages"), ("NR", "resnet50 with feature stages")),
+        (MetricConfig("x", "none", "test_resnet"), ("NR", "test_resnet")),
+    ],
+)
+def test_the_row_of_a_checkpoint(config, row):
+    assert row_of(config) == row
 
 
 # -- others' scores
@@ -510,7 +532,7 @@ def test_read_scores_by_column(tmp_path):
     file.write_text("id,prompt,niqe,brisque\n0001,a dog,3.5,40\n0002,,4.5,50\n")
     assert read_scores(file, "id", "brisque") == {"0001": 40, "0002": 50}
     for given, said in (
-        ({}, "leaves score_column open; choose one of: id, prompt, niqe, brisque"),
+        ({}, "does not tell which column it is; pass score_column, one of id, prompt, niqe, brisque"),
         ({"picture_column": "name"}, "has no column 'name'"),
         (
             {"score_column": "prompt", "picture_column": "id"},
@@ -532,13 +554,13 @@ def test_read_scores_by_column(tmp_path):
         ("a.csv", "picture,score\n,1\nb.png,2\n", "picture is empty in row 1"),
         ("a.csv", "a.png,1.5\nb.png,2\n", "no header line"),
         ("a.csv", "", "cannot (be )?read"),
-        ("a.csv", "picture,score\n", "open"),
+        ("a.csv", "picture,score\n", "does not tell"),
         ("a.jsonl", '{"picture": "a.png", "score": 1}\n{"picture": "b.png"}\n', "row 2"),
         ("a.jsonl", '{"picture": "a.png", "score"\n', "cannot (be )?read"),
         ("a.jsonl", "3\n", "every line must be a JSON object"),
-        ("a.jsonl", '{"picture": "a.png", "score": [1]}\n', "leaves"),
+        ("a.jsonl", '{"picture": "a.png", "score": [1]}\n', "does not tell"),
         ("a.csv", "picture,score\na.png,1,2\n", "cannot (be )?read"),
-        ("a.csv", "picture,score\na.png\n", "open"),
+        ("a.csv", "picture,score\na.png\n", "does not tell"),
         ("a.parquet", "no parquet", "cannot (be )?read"),
         ("a.txt", "picture,score\na.png,1\n", "must end in .csv"),
     ],

@@ -324,6 +324,37 @@ def test_pretrained_tag_comes_through_timm_and_the_hub(hub, pku, tmp_path):
     )
 
 
+def test_every_epoch_has_srcc_and_plcc(pku, tmp_path):
+    run = train(recipe(pku, select="validation", validation=0.3), tmp_path, report=lambda line: None)
+    for epoch in run.history:
+        assert {"validation_srcc_quality", "validation_plcc_quality"} <= epoch.keys()
+        assert not any(key.startswith("test_") for key in epoch)  # the test side is looked at once
+    assert run.best_of_each == {}
+
+
+@pytest.mark.parametrize(
+    "options", [{"split": "paper", "select": "test"}, {"split": "paper"}, {"select": "test"}]
+)
+def test_the_best_of_each_stands_beside_the_honest_figure(pku, tmp_path, options):
+    """As the code of arXiv 2311.15556 logs it: the maxima over epochs, each by itself."""
+    lines = []
+    dimensions = ("quality", "overall")
+    run = train(recipe(pku, dimensions=dimensions, epochs=5, **options), tmp_path, report=lines.append)
+    saved = json.loads((tmp_path / "evaluation.json").read_text())
+    assert saved["best_of_each"] == run.best_of_each
+    shown = "\n".join(lines)
+    for d in dimensions:
+        best, figures = run.best_of_each[d], saved["figures"]["pku-i2iqa"][d]
+        for kind in ("srcc", "plcc"):
+            every = [epoch[f"test_{kind}_{d}"] for epoch in run.history]
+            assert best[kind] == max(every) >= figures[kind] - 1e-9
+            assert every[best[f"{kind}_epoch"] - 1] == best[kind]
+        assert f"{d}: SRCC {best['srcc']:.4f} (epoch {best['srcc_epoch']}), PLCC {best['plcc']:.4f}" in shown
+        selected = int(aigciqa.metric_info(tmp_path).provenance["epoch"])  # what the honest figures are of
+        for kind in ("srcc", "plcc"):
+            assert figures[kind] == pytest.approx(run.history[selected - 1][f"test_{kind}_{d}"], abs=1e-6)
+
+
 def test_refusals(pku, tmp_path):
     train(recipe(pku, epochs=1), tmp_path / "used", report=lambda line: None)
     for call, says in (

@@ -1,6 +1,7 @@
 """The `aigciqa` command as a process, and `aigciqa.training` from Python."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def run(*arguments, code=0):
     assert result.returncode == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     return result.stdout if code == 0 else result.stdout + result.stderr
+
+
+def run_score(*arguments):
+    command = shutil.which("aigciqa-score", path=str(Path(sys.executable).parent))
+    subprocess.run([command, *map(str, arguments)], capture_output=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -235,11 +241,72 @@ def test_scores_are_put_on_the_scale_of_the_labels(tmp_path):
 def test_evaluate_beside_the_paper(pku, tmp_path):
     config = paper_config("resnet18", "full")
     save_checkpoint(tmp_path, config, random_network(config).state_dict())
-    shown = run("evaluate", tmp_path, pku, "--dimension", "quality", "--compare-paper", "--device", "cpu")
-    assert ".7063 / .7249" in shown and "NR vgg16" in shown  # FR on ResNet18, quality, and the others
-    assert "  this run" in shown and "has no row" not in shown
+    shown = run("evaluate", tmp_path, pku, "--compare-paper", "--device", "cpu").splitlines()
+    at = next(i for i, line in enumerate(shown) if line.startswith("FR resnet18"))
+    assert ".7063 / .7249" in shown[at]  # the published row, quality
+    assert (
+        shown[at + 1].startswith("  this run") and shown[at + 1].count(" - ") + 1 == 3
+    )  # it predicts quality alone
+    assert "this run: no figures for authenticity, correspondence, overall." in shown
     shown = run("evaluate", "nr-aigciqa", pku, "--compare-paper", "--device", "cpu")
-    assert "no row for NR on tf_efficientnet_lite0" in shown
+    assert "NR tf_efficientnet_lite0, this run" in shown and "a row that the paper does not have" in shown
+
+
+@pytest.mark.slow
+def test_evaluate_reads_what_scoring_and_training_wrote(pku, trained, tmp_path):
+    """And finds in it what the metric itself gives."""
+    rated = aigciqa.training.load(pku)
+    metric = aigciqa.create_metric(trained, device="cpu")
+    scores = metric.predict(rated.pictures, rated.references)["quality"].tolist()
+    direct = run("evaluate", trained, pku, "--dimension", "quality", "--device", "cpu")
+    for name in ("scores.csv", "scores.jsonl", "scores.parquet"):
+        run_score(pku / "Generated_image/All", "--ref", pku / "Image_prompt", "--ref-pattern", "{1:d}.jpg",
+                  "--metric", trained, "--output", tmp_path / name, "--device", "cpu")  # fmt: skip
+        split = trained / "splits" / "0-pku-i2iqa.csv"
+        theirs = run("evaluate", tmp_path / name, pku, "--dimension", "quality", "--split", split)
+        kinds = ("SRCC ", "KRCC", "pairwise")
+        assert [line for line in theirs.splitlines() if line.startswith(kinds)][:3] == [
+            line for line in direct.splitlines() if line.startswith(kinds)
+        ][:3]
+    table = pd.read_csv(trained / "predictions.csv")
+    for picture, reference, row, score in zip(
+        table.picture, table.reference, table["row"], table.quality_score, strict=True
+    ):
+        assert (Path(picture), Path(reference)) == (rated.pictures[row], rated.references[row])
+        assert score == pytest.approx(scores[row], abs=1e-3)
+    theirs = run("evaluate", trained / "predictions.csv", pku, "--dimension", "quality")
+    assert "of the test side" in theirs  # the only rows that it has
+    assert [line for line in theirs.splitlines() if line.startswith("SRCC  ")] == [
+        line for line in direct.splitlines() if line.startswith("SRCC  ")
+    ]
+
+
+def test_columns_of_somebody_elses_scores_can_be_named(pku, tmp_path):
+    rated = aigciqa.training.load(pku)
+    lines = [f"{p.name},{v},{-v}" for p, v in zip(rated.pictures, rated.labels["quality"], strict=True)]
+    (tmp_path / "theirs.csv").write_text("id,good,bad\n" + "\n".join(lines))
+    arguments = ["evaluate", tmp_path / "theirs.csv", pku, "--dimension", "quality"]
+    assert "pass --score-column, one of id, good, bad" in run(*arguments, code=2)
+    assert "SRCC                      -1.0000" in run(*arguments, "--score-column", "bad")
+    assert "has no column 'name'" in run(
+        *arguments, "--score-column", "bad", "--picture-column", "name", code=2
+    )
+
+
+@pytest.mark.parametrize("filters", ["default", "error", "ignore"])
+def test_warnings_are_lines_without_source(filters, tmp_path, picture):
+    for i in range(2):
+        picture(48, 48, i).save(tmp_path / f"p{i}.png")
+    (tmp_path / "two.csv").write_text("picture,mos\np0.png,3\np1.png,4\n")
+    (tmp_path / "theirs.csv").write_text("picture,quality\np0.png,3\np1.png,4\n")
+    done = subprocess.run(
+        [COMMAND, "evaluate", tmp_path / "theirs.csv", tmp_path / "two.csv"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONWARNINGS": filters},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "warning: no 4-parameter logistic was fitted: 2 rows are too few" in done.stderr
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
+    assert "SRCC" in done.stdout
 
 
 def test_data_check(pku, tmp_path):

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assessment import assess
-    from .comparison import compare, paper_results
+    from .comparison import compare
     from .crossvalidation import cross_validate
     from .data import RatedSet, check, load
     from .degradations import degrade
     from .evaluation import evaluate
+    from .paper import paper_results
     from .publishing import publish
     from .recipe import DataSource, Recipe, list_recipes, read_recipe
+    from .reproduction import reproduce
     from .splits import make_split
     from .synthesis import synthesize
     from .trainer import train
@@ -34,9 +36,10 @@ _HOME = {
     "list_recipes": "recipe",
     "load": "data",
     "make_split": "splits",
-    "paper_results": "comparison",
+    "paper_results": "paper",
     "publish": "publishing",
     "read_recipe": "recipe",
+    "reproduce": "reproduction",
     "synthesize": "synthesis",
     "train": "trainer",
 }
@@ -58,6 +61,7 @@ __all__ = [
     "paper_results",
     "publish",
     "read_recipe",
+    "reproduce",
     "synthesize",
     "train",
 ]

@@ -1,5 +1,6 @@
 """What `aigciqa evaluate` does: any metric, or somebody else's scores, against the labels of a data set."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..config import PAPER_BACKBONES, MetricConfig
+from ..config import MetricConfig
 from ..errors import InputError
 from ..metric import Metric
 from ..progress import Progress
 from ..stamp import config_digest
-from .comparison import beside_paper, compare
+from .comparison import compare
 from .correlation import Floats
 from .data import RatedSet, outside
-from .evaluation import Evaluation, evaluate, jsonable
+from .evaluation import evaluate, jsonable
 from .external import match_scores, read_results, read_scores
 from .ladders import Ladders
+from .paper import Result, paper_table, row_of
 from .plots import plot_evaluation
 from .scale import rescaled, scale_facts, scale_said
 from .seen import HELD, LEARNED, Seen, seen
@@ -125,6 +127,8 @@ def assess(
     beside: bool = False,
     plots: str | None = None,
     device: str | None = None,
+    picture_column: str | None = None,
+    score_column: str | None = None,
 ) -> Assessment:
     """Evaluate on every labelled dimension, or on those given.
 
@@ -137,9 +141,11 @@ def assess(
         rated: the data set.
         dimensions: of its labels; all when empty.
         compare_with: another metric or file of scores, to test the difference from.
-        beside: add the table of the paper on PKU-I2IQA, with the metric's figures in it.
+        beside: add the paper's table of PKU-I2IQA, with this metric's row in it.
         plots: folder for plots, one folder in it for each dimension.
         device: for the metric.
+        picture_column: of the files of scores; None to find it, as with `score_column`.
+        score_column: of the files of scores.
 
     Raises:
         InputError: for missing labels, references or scores, and for labels outside the scale that was given.
@@ -152,10 +158,10 @@ def assess(
             raise InputError(
                 f"{rated.name}: {wrong}; pass the scale that the labels are on with --range LOW,HIGH"
             )
-    config, scores = _scores(metric, rated, device)
-    others, other = _scores(compare_with, rated, device) if compare_with else (None, None)
+    how = (device, picture_column, score_column)
+    config, scores = _scores(metric, rated, *how)
+    others, other = _scores(compare_with, rated, *how) if compare_with else (None, None)
     figures: dict[str, dict[str, Any]] = {}
-    found_by_name: dict[str, Evaluation] = {}
     text = [f"RMSE is on the labels' scale of {scale_said(rated.score_range, rated.range_is_observed)}"]
     for name in [name for name in dimensions or rated.labels if name in rated.ranges]:
         text.append(
@@ -179,7 +185,6 @@ def assess(
             difference = compare(mine, _on(other, name, rated, others)[there], mos[there], groups=groups)
             figures[name]["compared"] = difference.to_dict()
             text.append(f"\nagainst {compare_with}\n{difference.table()}")
-        found_by_name[name] = found
         if plots:
             written = plot_evaluation(
                 mine, mos[there], Path(plots) / name, generators=generators, dimension=name,
@@ -187,7 +192,7 @@ def assess(
             )  # fmt: skip
             text += [str(path) for path in written]
     if beside:
-        text.append("\n" + beside_paper(found_by_name, *_paper_row(config), rated.name))
+        text.append("\n" + paper_table([_result(metric, config, scores, figures)], rated.name))
     of: dict[str, str | None] = {"scores": metric}
     if config is not None:
         of = {"metric": config.name, "sha256": config.sha256, "revision": config.revision}
@@ -195,12 +200,17 @@ def assess(
     return Assessment(figures, "\n".join(text), of)
 
 
-def _paper_row(config: MetricConfig | None) -> tuple[str, str]:
-    """Mode and backbone, by the papers' name where it is one of theirs."""
-    if config is None:
-        return "", ""
-    names = [name for name, choice in PAPER_BACKBONES.items() if choice["backbone"] == config.backbone]
-    return config.mode, names[0] if names else config.backbone
+def _result(
+    metric: str, config: MetricConfig | None, scores: dict[str, Floats], figures: dict[str, dict[str, Any]]
+) -> Result:
+    """The figures of the dimensions that a metric or a file has scores for, for the papers' table."""
+    method, backbone = ("", "") if config is None else row_of(config)
+    own = {d: of for d, of in figures.items() if d in scores or "" in scores}
+    shown = {
+        d: tuple(math.nan if of[k] is None else of[k] for k in ("srcc", "plcc")) for d, of in own.items()
+    }
+    name = "this run" if config is not None else Path(metric).name
+    return Result(name, method, backbone, shown)  # type: ignore[arg-type]  # two numbers each
 
 
 def _on(scores: dict[str, Floats], dimension: str, rated: RatedSet, config: MetricConfig | None) -> Floats:
@@ -210,13 +220,15 @@ def _on(scores: dict[str, Floats], dimension: str, rated: RatedSet, config: Metr
 
 
 def _scores(
-    source: str, rated: RatedSet, device: str | None
+    source: str, rated: RatedSet, device: str | None, picture_column: str | None, score_column: str | None
 ) -> tuple[MetricConfig | None, dict[str, Floats]]:
     """By dimension, a score for each row."""
     if Path(source).suffix.lower() in (*TABLES, ".jsonl") and Path(source).is_file():
-        if ours := read_results(Path(source)):
+        named = picture_column or score_column
+        if not named and (ours := read_results(Path(source))):
             return None, {name: match_scores(scores, rated.pictures) for name, scores in ours[0].items()}
-        return None, {"": match_scores(read_scores(Path(source)), rated.pictures)}
+        theirs = read_scores(Path(source), picture_column, score_column)
+        return None, {"": match_scores(theirs, rated.pictures)}
     metric = Metric(source, device=device)
     without = sum(reference is None for reference in rated.references)
     if metric.metric_mode == "FR" and without:

@@ -122,9 +122,9 @@ def train(
 @click.option(
     "--compare", metavar="METRIC", help="Test the difference from another metric or file of scores."
 )
-@click.option(
-    "--compare-paper", is_flag=True, help="Print the table of the paper on PKU-I2IQA, with this run in it."
-)
+@click.option("--compare-paper", is_flag=True, help="Print the paper's table of PKU-I2IQA, too.")
+@click.option("--picture-column", metavar="NAME", help="Of a table of scores.  [default: found]")
+@click.option("--score-column", metavar="NAME", help="Of a table of scores.  [default: found]")
 @click.option("--plots", metavar="DIR", help="Write plots there.")
 @click.option("--out", metavar="FILE", help="Write the figures there as JSON.")
 @click.option("--device", metavar="DEVICE", help="[default: cuda where there is one]")
@@ -137,6 +137,8 @@ def evaluate(
     side: str | None,
     compare: str | None,
     compare_paper: bool,
+    picture_column: str | None,
+    score_column: str | None,
     plots: str | None,
     out: str | None,
     device: str | None,
@@ -160,10 +162,61 @@ def evaluate(
         beside=compare_paper,
         plots=plots,
         device=device,
+        picture_column=picture_column,
+        score_column=score_column,
     )
     click.echo(report.text)
     if out:
         write_named(out, json.dumps({**report.of, "data": said, "figures": report.figures}, indent=2))
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, given: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",")) if given else ()
+
+
+@main.command()
+@click.argument("data", shell_complete=complete_files)
+@click.option("--out", required=True, metavar="DIR", help="Where the runs go.", shell_complete=complete_files)
+@click.option(
+    "--rows",
+    metavar="NAME,...",
+    callback=_names,
+    help="Of the table, as recipes.  [default: the paper's ten]",
+)
+@click.option(
+    "--columns",
+    "dimensions",
+    metavar="DIMENSION,...",
+    callback=_names,
+    help="Of the table.  [default: all four]",
+)
+@click.option("--images", metavar="DIR", help="Folder of the images.  [default: that of the labels]")
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the paper's 100.")
+@click.option("--weights", metavar="NAME", help="Instead of the backbones' ImageNet weights, such as random.")
+@click.option("--resize", type=click.IntRange(1), help="Shorter side in pixels instead of the paper's.")
+@click.option("--crop", type=click.IntRange(1), help="Side of the crop in pixels instead of the paper's.")
+@click.option("--seed", type=int, help="Instead of the paper's 1.")
+def reproduce(
+    data: str,
+    out: str,
+    rows: tuple[str, ...],
+    dimensions: tuple[str, ...],
+    images: str | None,
+    **changes: Any,
+) -> None:
+    """Train every row and column of the paper's table on PKU-I2IQA in DATA, by the authors' protocol, and print it.
+
+    Interrupted runs go on, and finished ones are kept, when the same command is given again.
+
+    \b
+    aigciqa reproduce PKU-I2IQA --out runs/table
+    aigciqa reproduce PKU-I2IQA --out runs/table --rows nr-resnet50,fr-resnet50 --columns quality --epochs 3
+    """
+    from .recipe import DataSource
+    from .reproduction import reproduce as run
+
+    source = DataSource(data, images=images)
+    click.echo(run(source, out, rows=rows, dimensions=dimensions, changes=changes, report=click.echo))
 
 
 @main.command()

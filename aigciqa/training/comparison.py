@@ -1,26 +1,16 @@
-"""One model beside another, and beside what the paper reports."""
+"""One model beside another."""
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..config import DIMENSIONS
 from ..errors import InputError
 from .correlation import Floats, paired, plcc, rows_by_label, srcc
-from .evaluation import Evaluation, Labels, interval, jsonable, resamples, shown
-
-PAPER = Path(__file__).with_name("paper_results.csv")
-CAVEAT = """\
-The paper's numbers (PKU-I2IQA, arXiv 2311.15556) are those of its best epoch, chosen on the test set,
-and every prompt is in both its training and its test set: higher than a model would reach on unseen
-prompts. Its PLCC is of the raw scores, without a logistic fit."""
+from .evaluation import Labels, interval, jsonable, resamples, shown
 
 
 @dataclass(frozen=True)
@@ -172,83 +162,3 @@ def williams(r_a: float, r_b: float, r_ab: float, n: int) -> tuple[float, float]
         return math.copysign(math.inf, r_a - r_b), 0.0
     t = (r_a - r_b) * math.sqrt((n - 1) * (1 + r_ab) / spread)
     return t, float(2 * stats.t.sf(abs(t), n - 3))
-
-
-def paper_results() -> pd.DataFrame:
-    """The published results on PKU-I2IQA: method (NR, FR), backbone, dimension, srcc, plcc (raw).
-
-    `backbone` is as in `aigciqa.config.PAPER_BACKBONES`; dimension ``overall`` is what the paper calls
-    final. How the numbers were chosen is told by `beside_paper`.
-
-    Source:
-        arXiv 2311.15556.
-
-    Examples:
-        >>> table = paper_results()
-        >>> table[(table.backbone == "resnet50") & (table.dimension == "overall")].srcc.tolist()
-        [0.7272, 0.7359]
-    """
-    return pd.read_csv(PAPER)
-
-
-def beside_paper(found: Mapping[str, Evaluation], mode: str, backbone: str, data: str = "pku-i2iqa") -> str:
-    """The paper's whole table as plain text, with a run's figures below the row that they belong to.
-
-    Args:
-        found: the run's evaluation by dimension.
-        mode: ``"NR"``, ``"FR"`` or ``"PR"``; empty for scores of a file.
-        backbone: the name of one of the papers' (`aigciqa.config.PAPER_BACKBONES`), or any other.
-        data: name of the data set that the run was evaluated on.
-
-    Returns:
-        The ten rows and four columns, SRCC / raw PLCC; in the run's row ``-`` where the run has no such figure; notes
-        on what does not apply; and how the paper's figures were chosen.
-
-    Examples:
-        >>> from aigciqa.training.evaluation import evaluate
-        >>> run = evaluate([1, 2, 3, 4, 5, 6], [1.2, 1.1, 2.5, 3.5, 4.4, 4.0], bootstrap=0)
-        >>> print(beside_paper({"quality": run}, "NR", "resnet50"))
-        SRCC / raw PLCC    quality          authenticity     correspondence   overall
-        ...
-        NR resnet50        .6876 / .6875    .6530 / .6918    .7456 / .7385    .7272 / .7426
-          this run         .8857 / .9398    -                -                -
-          difference       +.1981 / +.2523   -                -                -
-        NR inceptionv4     .6988 / .7076    ...
-    """
-    table = paper_results().set_index(["method", "backbone", "dimension"])
-    lines = [_cells("SRCC / raw PLCC", DIMENSIONS)]
-    ours = [_pair(found[d].srcc, found[d].plcc) if d in found else "-" for d in DIMENSIONS]
-    beside = False
-    for method, name in dict.fromkeys((method, name) for method, name, _ in table.index):
-        figures = {d: table.loc[(method, name, d)] for d in DIMENSIONS}
-        lines.append(_cells(f"{method} {name}", [_pair(row.srcc, row.plcc) for row in figures.values()]))
-        if (method, name) == (mode, backbone):
-            beside = True
-            differences = [
-                _pair(found[d].srcc - row.srcc, found[d].plcc - row.plcc, "+") if d in found else "-"
-                for d, row in figures.items()
-            ]
-            lines += [_cells("  this run", ours), _cells("  difference", differences)]
-    notes = []
-    if not beside:
-        of = f"{mode} on {backbone}" if mode else "scores of a file"
-        lines.append(_cells("this run", ours))
-        notes.append(f"The paper has no row for {of}; this run stands below its table.")
-    if data != "pku-i2iqa":
-        notes.append(f"The table is of PKU-I2IQA and this run of {data}: the two cannot be compared.")
-    if others := [name for name in found if name not in DIMENSIONS]:
-        notes.append(f"The paper has no column for {', '.join(others)}.")
-    rows = ", ".join(f"{name} {one.n}" for name, one in found.items())
-    return "\n".join([*lines, f"Rows of this run: {rows}.", *notes, CAVEAT])
-
-
-def _cells(name: str, cells: Iterable[str]) -> str:
-    return (f"{name:18}" + "".join(f"{cell:17}" for cell in cells)).rstrip()
-
-
-def _pair(srcc: float, plcc: float, sign: str = "") -> str:
-    """As in the paper's table, without the 0 before the point."""
-    both = (
-        f"{value:{sign}.4f}".replace("0.", ".", 1) if math.isfinite(value) else "-" for value in (srcc, plcc)
-    )
-    return " / ".join(both)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .correlation import plcc, srcc
 from .evaluation import evaluate
 from .feed import Scores
 from .files import write_whole
@@ -16,6 +17,62 @@ from .rows import Ints, Rows
 from .scale import rescaled, scale_facts, scale_said
 
 PREDICTIONS = "predictions.csv"
+
+
+def correlations(dimensions: Sequence[str], scores: Scores, labels: Scores) -> dict[str, float]:
+    """``srcc_DIMENSION`` and ``plcc_DIMENSION`` (raw) of scores and labels; NaN for fewer than 3 rows with a label.
+
+    Args:
+        dimensions: D names.
+        scores: (N, D).
+        labels: (N, D); NaN where there is none.
+    """
+    found = {}
+    for column, name in enumerate(dimensions):
+        there = ~np.isnan(labels[:, column])
+        for kind, correlation in (("srcc", srcc), ("plcc", plcc)):
+            found[f"{kind}_{name}"] = correlation(scores[there, column], labels[there, column])
+    return found
+
+
+def best_of_each(history: Sequence[dict[str, Any]], dimensions: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the code of arXiv 2311.15556 reports: the highest SRCC and the highest PLCC of all epochs on the test side.
+
+    Args:
+        history: a dict for each epoch, as in ``metrics.jsonl``.
+        dimensions: of the scores.
+
+    Returns:
+        By dimension ``srcc``, ``srcc_epoch``, ``plcc`` and ``plcc_epoch``, which may be two epochs; empty when the test
+        side was not looked at in every epoch.
+
+    Examples:
+        >>> epochs = [{"epoch": e + 1, "test_srcc_quality": s, "test_plcc_quality": p}
+        ...           for e, (s, p) in enumerate([(0.6, 0.5), (0.5, 0.7)])]
+        >>> best_of_each(epochs, ["quality"])
+        {'quality': {'srcc': 0.6, 'srcc_epoch': 1, 'plcc': 0.7, 'plcc_epoch': 2}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in dimensions:
+        best: dict[str, Any] = {}
+        for kind in ("srcc", "plcc"):
+            key = f"test_{kind}_{name}"
+            known = [epoch for epoch in history if not math.isnan(epoch.get(key, math.nan))]
+            if known:
+                epoch = known[int(np.argmax([one[key] for one in known]))]
+                best |= {kind: epoch[key], f"{kind}_epoch": epoch["epoch"]}
+        if best:
+            found[name] = best
+    return found
+
+
+def said_of_best(best: dict[str, dict[str, Any]]) -> str:
+    """`best_of_each` for people."""
+    lines = ["\nbest of each over all epochs, chosen on the test side, as the papers report it (optimistic):"]
+    for name, of in best.items():
+        figures = (f"{k.upper()} {of[k]:.4f} (epoch {of[f'{k}_epoch']})" for k in ("srcc", "plcc") if k in of)
+        lines.append(f"{name}: {', '.join(figures)}")
+    return "\n".join(lines)
 
 
 def evaluate_side(
@@ -58,45 +115,6 @@ def evaluate_side(
     return found
 
 
-def each_epoch(side: str, dimension: str) -> tuple[str, str]:
-    """The names in ``metrics.jsonl`` of an epoch's SRCC and raw PLCC on a side."""
-    return f"{side}_srcc_{dimension}", f"{side}_plcc_{dimension}"
-
-
-def best_of_each(
-    recipe: Recipe, history: Sequence[dict[str, Any]], report: Callable[[str], None]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """What the papers' authors report: the highest SRCC and the highest PLCC of any epoch on the test side.
-
-    The two may be of different epochs, and both are chosen on the rows that they are reported on, so they are higher
-    than the figures of any single checkpoint.
-
-    Args:
-        recipe: of the run.
-        history: a dict for each epoch, as in ``metrics.jsonl``.
-        report: called with a line for each dimension.
-
-    Returns:
-        ``{"best_of_each": {dimension: {srcc, srcc_epoch, plcc, plcc_epoch}}}``; empty unless epochs were tested
-        (``select: test``).
-    """
-    if recipe.select != "test":
-        return {}
-    best: dict[str, dict[str, float]] = {}
-    for dimension in recipe.dimensions:
-        found: dict[str, float] = {}
-        for key, name in zip(each_epoch("test", dimension), ("srcc", "plcc"), strict=True):
-            if values := [(h[key], h["epoch"]) for h in history if not math.isnan(h.get(key, math.nan))]:
-                found[name], found[f"{name}_epoch"] = max(values, key=lambda value: value[0])
-        if len(found) == 4:
-            best[dimension] = found
-            each = ", ".join(
-                f"{n.upper()} {found[n]:.4f} (epoch {found[f'{n}_epoch']})" for n in ("srcc", "plcc")
-            )
-            report(f"{dimension}, best of each as the papers report: {each}; no single epoch need reach both")
-    return {"best_of_each": best}
-
-
 def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores: Scores) -> None:
     """Write of every row of the test side number in its data set, picture, reference (if it is seen), score and label.
 
@@ -104,8 +122,8 @@ def write_predictions(path: Path, recipe: Recipe, rows: Rows, side: Ints, scores
     """
     starts = np.searchsorted(rows.sets, np.arange(len(rows.names)))
     table = pd.DataFrame({"set": rows.sets[side], "row": side - starts[rows.sets[side]]})
-    for name, numbers in (("picture", rows.pictures[side]), ("reference", rows.references[side])):
-        table[name] = ["" if number < 0 else str(rows.paths[number]) for number in numbers]
+    for role, numbers in (("picture", rows.pictures[side]), ("reference", rows.references[side])):
+        table[role] = ["" if number < 0 else str(rows.paths[number]) for number in numbers]
     for column, dimension in enumerate(recipe.dimensions):
         table[f"{dimension}_score"] = scores[:, column]
         table[f"{dimension}_label"] = rows.labels[side, column]

@@ -22,18 +22,18 @@ from ..layers import Norm
 from ..progress import Progress
 from ..stamp import config_digest
 from ..weights import save_checkpoint
-from .correlation import plcc, srcc
 from .feed import Feed, PictureFeed, SharedForward, gathered
 from .files import claimed, save_whole, write_whole
 from .initial import initial_network, is_tag, named_weights
+from .logs import write_logs
 from .losses import combined
 from .norm import synchronise
 from .pixels import Pixels
 from .probing import ProbeFeed
 from .recipe import Recipe, read_recipe
 from .record import RECORD, check_places, differences, record, same_data, write_record
-from .rows import Ints, Rows, batches, divide, join, mixed_batches, open_data
-from .side import PREDICTIONS, best_of_each, each_epoch, evaluate_side, write_predictions
+from .rows import Rows, batches, divide, join, mixed_batches, open_data
+from .side import PREDICTIONS, best_of_each, correlations, evaluate_side, said_of_best, write_predictions
 from .state import collect_state, restore_state
 
 STATE = "state.pt"
@@ -48,11 +48,13 @@ class Run:
         folder: a checkpoint that `create_metric` opens, with the logs, splits and predictions of the run.
         history: a dict for each epoch, as in ``metrics.jsonl``.
         evaluation: by data set and dimension, the figures of ``evaluation.json``; empty when there is no test side.
+        best_of_each: by dimension, what the papers would report, see `aigciqa.training.side.best_of_each`.
     """
 
     folder: Path
     history: list[dict[str, Any]]
     evaluation: dict[str, dict[str, Any]]
+    best_of_each: dict[str, dict[str, Any]]
 
 
 def train(
@@ -305,25 +307,19 @@ class _Trainer:
 
     # -- selection and test
 
-    def _score(self, rows: Ints) -> dict[str, tuple[float, float]]:
-        """SRCC and raw PLCC by dimension."""
-        scores, labels = self.feed.predict(rows, self.averaged), self.rows.labels[rows]
-        found = {}
-        for column, name in enumerate(self.recipe.dimensions):
-            there = ~np.isnan(labels[:, column])
-            x, y = scores[there, column], labels[there, column]
-            found[name] = (srcc(x, y), plcc(x, y)) if there.sum() > 2 else (math.nan, math.nan)
-        return found
-
     def finish_epoch(self) -> None:
         r = self.recipe
-        rows = {"validation": self.validation_rows, "test": self.test_rows, "last": None}[r.select]
+        sides = {"validation": self.validation_rows} if r.select == "validation" else {}
+        if r.select == "test" or (r.split == "paper" and len(self.test_rows)):
+            sides["test"] = self.test_rows  # for what the papers report
+        for side, rows in sides.items():
+            scores = self.feed.predict(rows, self.averaged)
+            found = correlations(r.dimensions, scores, self.rows.labels[rows])
+            self.history[-1] |= {f"{side}_{name}": value for name, value in found.items()}
         score = float(self.epoch)
-        if rows is not None:
-            found = self._score(rows)
-            for dimension, both in found.items():
-                self.history[-1] |= dict(zip(each_epoch(r.select, dimension), both, strict=True))
-            score = float(np.mean([-1.0 if math.isnan(rank) else rank for rank, _ in found.values()]))
+        if r.select != "last":
+            ranked = [self.history[-1][f"{r.select}_srcc_{d}"] for d in r.dimensions]
+            score = float(np.mean([-1.0 if math.isnan(v) else v for v in ranked]))
         if score > self.best["score"]:
             state = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
             self.best = {"score": score, "epoch": self.epoch, "network": state}
@@ -331,20 +327,8 @@ class _Trainer:
         self.epoch += 1
         self.save_state()
         if self.main:
-            log = "".join(json.dumps(h) + "\n" for h in self.history)
-            write_whole(self.folder / "metrics.jsonl", log)
-            self._tensorboard(self.history[-1])
+            write_logs(self.folder, self.history)
         self.report("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items() if v is not None))
-
-    def _tensorboard(self, values: dict[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            for key, value in values.items():
-                if key != "epoch" and value is not None:
-                    writer.add_scalar(key, value, values["epoch"])
 
     def finish(self) -> Run:
         """Test the selected weights, once, and write everything down."""
@@ -353,6 +337,7 @@ class _Trainer:
         network = copy.deepcopy(self.averaged)
         network.load_state_dict(self.best["network"])
         evaluation: dict[str, dict[str, Any]] = {}
+        best: dict[str, dict[str, Any]] = {}
         if len(self.test_rows):
             scores = self.feed.predict(self.test_rows, network)
             if self.main:
@@ -360,14 +345,16 @@ class _Trainer:
                 evaluation = evaluate_side(
                     self.recipe, self.rows, self.test_rows, scores, self.bootstrap, self.report
                 )
+                best = best_of_each(self.history, self.recipe.dimensions)
+                if best:
+                    self.report(said_of_best(best))
                 of = {"metric": self.config.name, "sha256": sha256, "config": config_digest(self.config)}
-                best = best_of_each(self.recipe, self.history, self.report)
-                written = json.dumps({**of, "figures": evaluation, **best}, indent=2)
+                written = json.dumps({**of, "figures": evaluation, "best_of_each": best}, indent=2)
                 write_whole(self.folder / "evaluation.json", written)
         self.accelerator.wait_for_everyone()
         if self.main and self.recipe.cache is None:
             self.feed.discard()
-        return Run(self.folder, self.history, evaluation)
+        return Run(self.folder, self.history, evaluation, best)
 
     # -- files
 
