@@ -308,7 +308,7 @@ def test_the_annotation_file_may_lie_elsewhere(tmp_path):
 def test_an_image_with_two_rows_is_refused_dropped_or_averaged(tmp_path):
     make_agiqa_1k(tmp_path)
     with pytest.raises(
-        InputError, match=r"rows 17 and 18 are both for .*dreamStudio_3_0_1_1\.jpg.*--duplicates"
+        InputError, match=r"rows 17 and 18 are both for .*dreamStudio_3_0_1_1\.jpg.*duplicates='drop'"
     ):
         load(tmp_path)
     for duplicates, label, said in (("drop", 0.44, "left out"), ("mean", 1.26, "averaged")):

@@ -255,7 +255,7 @@ def test_groups_by_a_column_of_a_manifest(tiny, pictures):
     said = call(score, *scored, "--group-by", "generater", code=2).stderr
     assert "no column 'generater', did you mean 'generator'?" in said
     said = call(score, "pictures", *scored[1:], "--group-by", "generator", code=2).stderr
-    assert "no manifest (.csv, .tsv, .parquet) with a column 'generator'" in said
+    assert "no manifest (.csv, .tsv, .jsonl, .parquet) with a column 'generator'" in said
     assert not Path("nothing.html").exists()
 
 
