@@ -52,9 +52,10 @@ TINY = "--backbone test_efficientnet --weights random --resize 36 --crop 32 --ep
 ADDED = {
     r"aigciqa train .*--feature stages": TINY.replace("--resize 36", "--resize 64") + " --folds 2",
     r"aigciqa train ": TINY,
+    r"aigciqa reproduce ": "--rows nr-resnet18 --columns quality --weights random --resize 36 --crop 32 --epochs 1",
     r"aigciqa data synthesize ": "--size 96 --levels 2 --workers 1",
 }
-SLOW = r"aigciqa (train|evaluate|export|publish|convert|data)|--engine ray|nr\.onnx|--map|runs/|python |PKU"
+SLOW = r"aigciqa (train|reproduce|evaluate|export|publish|convert|data)|--engine ray|nr\.onnx|--map|runs/|python |PKU"
 
 
 def printed():
@@ -206,6 +207,12 @@ def rated_plainly(store):
     ratings(store)[1].to_csv("ratings.csv", index=False)
 
 
+def rated_without_header(store):
+    """ratings.tsv, whose columns have no names."""
+    table = ratings(store)[0]
+    table[["file", "prompt_id", "mos"]].to_csv("ratings.tsv", sep="\t", header=False, index=False)
+
+
 def own_recipe(store):
     """A recipe of the user's."""
     Path("my-recipe.yaml").write_text("reference: none\ndimensions: [quality]\nscore_range: [1, 5]\n")
@@ -282,6 +289,7 @@ MADE = {
     r"evaluate runs/|publish runs/|--metric runs/": run_folder,
     r"--data ratings\.csv --column": rated_table,
     r"--data ratings\.csv --folds": rated_plainly,
+    r"ratings\.tsv": rated_without_header,
     r"my-recipe\.yaml": own_recipe,
     r"AGIQA-3K": agiqa,
     r"synthesize PHOTOS": photographs,

@@ -205,7 +205,7 @@ def test_loads_and_checks(made, manifest):
     assert len(rated) == len(manifest)
     assert set(rated.groups) == {"gen.png", "ref.png", "other1.png", "other2.png"}
     assert set(rated.generators) <= {*DEGRADATIONS, "pristine"}
-    result = CliRunner().invoke(main, ["data", "check", str(made), "--range", "0", "5"])
+    result = CliRunner().invoke(main, ["data", "check", str(made), "--range", "0,5"])
     assert (result.exit_code, "no problems found" in result.output) == (0, True), result.output
 
 
