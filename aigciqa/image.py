@@ -157,8 +157,13 @@ def _open_one(picture: Any, what: str, held: ExitStack) -> Tensor | Large:
             if getattr(picture, "seekable", bool)():
                 picture.seek(0)
             data = read_within(picture, HELD, called, "pass its path, or make it smaller")
-        except (OSError, MemoryError) as error:
-            _refuse(what, error)
+        except InputError:
+            raise
+        except ValueError as error:  # closed, or open for writing
+            reason = str(error).rstrip(".")
+            raise InputError(f"{called}: cannot be read: {reason}; open it with mode 'rb'") from None
+        except Exception as error:  # also what a stream that decompresses raises
+            _refuse(called, error)
         return _from_file(io.BytesIO(data), called, held)
     raise InputError(
         f"{what}: cannot score a {type(picture).__name__}; pass a path, bytes, an open binary file, "
@@ -232,7 +237,7 @@ def _from_pil(
             held.enter_context(_ONE_LARGE)
             return _large(image, what, file)
         load(image, MAX_PIXELS)
-        pixels = _from_pixels(image, what, _white(image, what))
+        pixels = _from_pixels(image, what, _ends(image, what))
         return upright(pixels, orientation(image))
     except (InputError, Warning):
         raise
@@ -244,24 +249,24 @@ def _large(image: Image.Image, what: str, file: IO[bytes] | None) -> Large:
     pixels = decode_jpeg(image, file) if file is not None else None
     if pixels is None:
         load(image, MAX_PIXELS)
-    white = _white(image, what)
+    ends = _ends(image, what)
 
     def take(top: int, left: int, height: int, width: int) -> Tensor:
         if pixels is not None:
             return pixels[..., top : top + height, left : left + width]
         box = (left, top, left + width, top + height)
-        return _from_pixels(image if box == (0, 0, *image.size) else image.crop(box), what, white)
+        return _from_pixels(image if box == (0, 0, *image.size) else image.crop(box), what, ends)
 
     return Large((image.height, image.width), orientation(image), take)
 
 
-def _white(image: Image.Image, what: str) -> int:
-    """The value of white among grey of 16 or 32 bits, 255 or 65535; 0 for other modes.
+def _ends(image: Image.Image, what: str) -> tuple[int, int]:
+    """The values of black and white among grey of more than 8 bits; both 0 for other modes.
 
     A file of 16 bits has 65535, whatever its largest value; 32 bits, and images in memory, do not say.
     """
     if not image.mode.startswith("I") or 0 in image.size:
-        return 0
+        return 0, 0
     grey = image if image.mode in ("I", "I;16") else image.convert("I")
     low, high = (int(end) for end in grey.getextrema())  # type: ignore[arg-type]  # of one channel
     if low < 0 or high > 65535:
@@ -270,21 +275,25 @@ def _white(image: Image.Image, what: str) -> int:
             "in [0, 1]"
         )
     if image.format in ("PNG", "PPM") or (image.format and image.mode != "I"):
-        return 65535
+        tags: dict[int, Any] = getattr(image, "tag_v2", {})  # of TIFF
+        white = (1 << tags.get(258, (16,))[0]) - 1  # BitsPerSample is 12 or 16
+        return (
+            (white, 0) if tags.get(262) == 0 else (0, white)
+        )  # WhiteIsZero, of which Pillow takes no account
     if 255 < high < 4096:
         raise InputError(
             f"{what}: integer pixels up to {high} may be of 10, 12 or 16 bits, which cannot be told; convert to "
             "8 bits, such as Image.fromarray((numpy.asarray(image) / 4095 * 255).round().astype('uint8')) for 12"
         )
-    return 255 if high <= 255 else 65535
+    return 0, 255 if high <= 255 else 65535
 
 
-def _from_pixels(image: Image.Image, what: str, white: int) -> Tensor:
+def _from_pixels(image: Image.Image, what: str, ends: tuple[int, int]) -> Tensor:
     """A loaded and upright picture, or a part of one."""
     if 0 in image.size:
         raise InputError(f"{what}: has no pixels (size {image.size[0]} x {image.size[1]})")
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image, what, white)
+        return _from_deep(image, what, ends)
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode == "1":
@@ -294,13 +303,13 @@ def _from_pixels(image: Image.Image, what: str, white: int) -> Tensor:
     return _from_array(np.array(image), what)
 
 
-def _from_deep(image: Image.Image, what: str, white: int) -> Tensor:
-    """Grey of 16 or 32 bits, or floats."""
+def _from_deep(image: Image.Image, what: str, ends: tuple[int, int]) -> Tensor:
+    """Grey of 12, 16 or 32 bits, or floats."""
     values = np.array(image)
     if image.mode == "F":
         return _from_array(values, what)
-    grey = values if white == 255 else (values.astype(np.int64) + 128) // 257
-    grey = grey.astype(np.uint8)
+    black, span = ends[0], max(ends) - min(ends)
+    grey = ((abs(values.astype(np.int64) - black) * 255 + span // 2) // span).astype(np.uint8)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[values == transparent] = 255
     return _from_array(grey, what)
@@ -317,9 +326,10 @@ def _from_array(array: Array, what: str) -> Tensor:
             hint = "; pass a batch as list(array)"
         raise InputError(f"{what}: array of shape {array.shape}, expected (H, W) or (H, W, 1 to 4){hint}")
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise InputError(f"{what}: {_wrong_dtype(str(array.dtype))}")
+        raise InputError(f"{what}: {_wrong_dtype(str(array.dtype), array, 'astype(numpy.uint8)')}")
     if array.dtype.kind == "f":
-        array = array.astype(np.float32)  # also what torch does not know: longdouble, other byte orders
+        with np.errstate(over="ignore"):  # which is refused as infinite
+            array = array.astype(np.float32)  # also what torch does not know: longdouble, other byte orders
     elif not array.flags.writeable or min(array.strides) < 0:
         array = array.copy()
     return _to_rgb(torch.from_numpy(array).permute(2, 0, 1)[None], what)
@@ -336,12 +346,22 @@ def _from_tensor(tensor: Tensor, what: str) -> Tensor:
             f"with C 1 to 4{hint}"
         )
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
-        raise InputError(f"{what}: {_wrong_dtype(str(batch.dtype).removeprefix('torch.'))}")
+        dtype = str(batch.dtype).removeprefix("torch.")
+        raise InputError(f"{what}: {_wrong_dtype(dtype, batch.numpy(force=True), 'to(torch.uint8)')}")
     return _to_rgb(batch, what)
 
 
-def _wrong_dtype(dtype: str) -> str:
-    return f"pixels are {dtype}; pass uint8 (0 to 255) or float in [0, 1]"
+def _wrong_dtype(dtype: str, pixels: Array, to_8_bits: str) -> str:
+    wanted = "pass uint8 (0 to 255) or float in [0, 1]"
+    if pixels.dtype.kind not in "iu" or not pixels.size:
+        return f"pixels are {dtype}; {wanted}"
+    low, high = int(pixels.min()), int(pixels.max())
+    remedy = ""
+    if low >= 0 and high <= 255:
+        remedy = f": pixels.{to_8_bits}, if 255 is white"
+    elif low >= 0 and high <= 65535:
+        remedy = ": pixels / 65535 where they have 16 bits, / 4095 where 12"
+    return f"pixels are {dtype}, {low} to {high}; {wanted}{remedy}"
 
 
 def _to_rgb(batch: Tensor, what: str) -> Tensor:

@@ -178,7 +178,7 @@ def test_nothing_is_changed_in_the_input(picture):
         (np.zeros((3, 8, 8), np.uint8), "looks like (C, H, W)"),
         (np.zeros((2, 8, 8, 3), np.uint8), "pass a batch as list(array)"),
         (np.zeros((8, 8, 5), np.uint8), "expected (H, W) or (H, W, 1 to 4)"),
-        (np.zeros((8, 8, 3), np.int64), "pixels are int64; pass uint8"),
+        (np.zeros((8, 8, 3), np.int64), "pixels are int64, 0 to 0; pass uint8"),
         (np.zeros((8, 8, 3), bool), "pixels are bool"),
         (np.zeros((0, 8, 3), np.uint8), "has no pixels"),
         (np.full((8, 8, 3), 200.0), "divide by 255 or pass uint8"),

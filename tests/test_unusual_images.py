@@ -1,5 +1,6 @@
 """Images as people have them: integers of many bits, metadata of any size, files half read, warnings made errors."""
 
+import gzip
 import io
 import struct
 import warnings
@@ -136,3 +137,88 @@ def test_floats_out_of_range_name_the_largest_and_the_remedy(low, high, message)
     for image in (pixels, pixels.permute(1, 2, 0).numpy(), Image.fromarray(pixels[0].numpy())):
         with pytest.raises(InputError, match=message):
             read_one(image)
+
+
+def tiff(bits, photometric, data):
+    """A TIFF image of 120 x 90 grey pixels in one strip."""
+    entries = {
+        256: 120,
+        257: 90,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 90,
+        279: len(data),
+    }
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8 + len(data))
+        + data
+        + struct.pack("<H", len(entries))
+        + fields
+        + bytes(4)
+    )
+
+
+def test_tiff_images_of_12_bits(grey):
+    """Two pixels lie in three bytes; white is 4095."""
+    first, second = (grey.ravel().astype(np.int32) * 4095 // 255).reshape(-1, 2).T
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(np.uint8)
+    found = read_one(tiff(12, 1, packed.tobytes()))
+    assert (found.int() - read_one(Image.fromarray(grey)).int()).abs().max() <= 1  # 12 bits, rounded down
+    assert found.max() == grey.max()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_images_whose_white_is_0(grey, bits):
+    inverted = 255 - grey if bits == 8 else 65535 - grey.astype("<u2") * 257
+    assert torch.equal(read_one(tiff(bits, 0, inverted.tobytes())), read_one(Image.fromarray(grey)))
+
+
+@pytest.mark.parametrize(
+    "largest, remedy",
+    [
+        (200, r"pixels\.{}, if 255 is white"),
+        (4000, "pixels / 65535 where .* 16 bits, / 4095 where 12"),
+        (70000, ""),
+    ],
+)
+def test_integer_arrays_and_tensors_name_the_largest_and_the_remedy(largest, remedy):
+    pixels = torch.zeros(3, 8, 8, dtype=torch.int32)
+    pixels[0, 0, 0] = largest
+    wanted = rf"pixels are int32, 0 to {largest}; pass uint8 .*{remedy}$"
+    with pytest.raises(InputError, match=wanted.format(r"to\(torch\.uint8\)")):
+        read_one(pixels)
+    with pytest.raises(InputError, match=wanted.format(r"astype\(numpy\.uint8\)")):
+        read_one(pixels.permute(1, 2, 0).numpy())
+
+
+def test_files_that_cannot_be_read_say_so(picture, tmp_path):
+    data = io.BytesIO(saved(picture()))
+    data.close()
+    closed = (tmp_path / "a.png").open("wb")
+    closed.close()
+    with (tmp_path / "b.png").open("wb") as writing, (tmp_path / "a.png").open() as text:
+        for file, message in (
+            (data, r"cannot be read: I/O operation on closed file; open it with mode 'rb'"),
+            (closed, r"a\.png: cannot be read: .*; open it with mode 'rb'"),
+            (writing, r"b\.png: cannot be read: .*; open it with mode 'rb'"),
+            (text, "open as text; open it with mode 'rb'"),
+        ):
+            with pytest.raises(InputError, match=message):
+                read_one(file)
+    with (
+        pytest.raises(InputError, match="broken picture"),
+        gzip.open(io.BytesIO(gzip.compress(b"x")[:-4])) as file,
+    ):
+        read_one(file)
+
+
+def test_values_beyond_float32_are_infinite_also_where_warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="NaN or infinite"):
+            read_one(np.full((9, 9), 1e300))
