@@ -142,3 +142,18 @@ def test_columns_in_the_middle_stay_where_they_are(tmp_path):
     table = read_table(file, header=False)
     assert list(table.columns) == ["0", "1", "2"]
     np.testing.assert_array_equal(table["2"], ["3", "4"])
+
+
+def test_images_in_a_parquet_file_are_no_cells(tmp_path):
+    image = b"\x89PNG\0" * 30_000
+    columns = {
+        "image": [{"bytes": image, "path": None}] * 2,
+        "thumb": [image] * 2,
+        "name": ["a.png", "b.png"],
+    }
+    pd.DataFrame(columns).to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").to_dict("list") == {"name": ["a.png", "b.png"]}
+    pd.DataFrame({"image": [image]}).to_parquet(tmp_path / "i.parquet")
+    with pytest.raises(InputError, match=r"i\.parquet: holds images and no label") as caught:
+        read_table(tmp_path / "i.parquet")
+    assert len(str(caught.value)) < 500

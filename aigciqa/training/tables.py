@@ -14,6 +14,7 @@ import pandas as pd
 
 from .. import limits
 from ..config import DIMENSIONS
+from ..embedded import holds_images
 from ..errors import InputError, Parameter
 from ..tabular import encoding_of, separator_of
 from .bounds import CELL, COLUMNS, REMEDY, check_file, check_text, check_xlsx
@@ -158,12 +159,17 @@ def _parquet(path: Path) -> pd.DataFrame:
         )
         if columns > COLUMNS:
             raise InputError(f"{path}: has {columns:,} columns, more than {COLUMNS:,}; {REMEDY}")
+        names = [name for name in file.schema_arrow.names if not holds_images(file, name, pa.types)]
+        if not names:
+            raise InputError(
+                f"{path}: holds images and no label; write the images to files, and name these here"
+            )
         parts, size = [], 0
-        for part in file.iter_batches(256):
+        for part in file.iter_batches(256, columns=names):
             size += part.nbytes
             limits.check_size(size, limits.TABLE, f"{path}, unpacked", REMEDY)
             parts.append(part)
-        table = pa.Table.from_batches(parts, file.schema_arrow)
+        table = pa.Table.from_batches(parts, pa.schema([file.schema_arrow.field(name) for name in names]))
     frame: pd.DataFrame = table.to_pandas()
     return frame
 
