@@ -134,7 +134,9 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
     one_for_all = references is None or isinstance(references, str | os.PathLike)
     if isinstance(pictures, str | os.PathLike):
         pictures = [pictures]
-    named = isinstance(pictures, list | tuple) and not any(isinstance(p, Item) for p in pictures)
+    named = isinstance(pictures, list | tuple) and all(
+        isinstance(p, str | bytes | os.PathLike) for p in pictures
+    )
     if named and one_for_all and not any(map(is_missing, pictures)):
         found = find_items(pictures, reference=references, reference_pattern=reference_pattern)
         if references is not None or reference_pattern is not None:
@@ -158,30 +160,45 @@ def _announced(items: "Items") -> Iterator[Item]:
 def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
     endless = isinstance(references, itertools.repeat)
     zipped = zip if endless else partial(itertools.zip_longest, fillvalue=_NONE)
-    for number, (picture, reference) in enumerate(zipped(pictures, references)):
+    for number, (picture, reference) in enumerate(zipped(_plain(pictures), _plain(references))):
         if picture is _NONE or reference is _NONE:
             side = "references" if picture is _NONE else "pictures"
             raise InputError(f"there are more {side} than {number}; pass as many of both, in the same order")
         if endless and isinstance(picture, Item):
             yield picture
             continue
-        beside = None if is_missing(reference) else _spelled(os.fspath(reference))
+        beside = None if is_missing(reference) else _spelled(_path(reference, number))
         if is_missing(picture):
             name = f"row {number}"
             error = f"{name} (counted from 0) has no path of an image; fill it in, or leave the row out"
             yield Item(name, beside, error=error)
         else:
-            yield Item(_spelled(os.fspath(picture)), beside)
+            yield Item(_spelled(_path(picture, number)), beside)
+
+
+def _plain(paths: Iterable[Any]) -> Iterator[Any]:
+    """Each path; those of a column of pyarrow as Python has them."""
+    return (path.as_py() if hasattr(path, "as_py") else path for path in paths)
+
+
+def _path(path: Any, number: int) -> str:
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise InputError(
+            f"row {number} (counted from 0) is no path of an image, but {kind}; pass paths, or score other images by "
+            "calling the metric"
+        )
+    return str(os.fspath(path))
 
 
 def is_missing(path: Any) -> bool:
-    """Whether a table has no path here: None, NaN, an empty text, or pandas' NA or NaT.
+    """Whether a table has no path here: None, NaN, a text without a letter, or pandas' NA or NaT.
 
     Examples:
         >>> is_missing(float("nan")), is_missing(None), is_missing("nan.png")
         (True, True, False)
     """
-    if path is None or (isinstance(path, str) and not path):
+    if path is None or (isinstance(path, str) and not path.strip()):
         return True
     if isinstance(path, Real):
         return bool(path != path)

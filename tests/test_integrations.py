@@ -363,6 +363,26 @@ def test_datasets_columns_of_every_kind(tiny, picture, tmp_path, quiet):
         assert set(scored["metric"]) == {metric.config.stamp}
 
 
+def test_datasets_take_nan_for_a_picture_that_is_missing(tiny, picture, tmp_path):
+    from aigciqa.integrations.datasets import score_batch
+
+    path, folder = str(tmp_path / "a.png"), tiny("partial")
+    picture().save(path)
+    nan = float("nan")
+    found = score_batch({"source": folder, "device": "cpu"}, reference="ref")(
+        {"image": [path, nan, path], "ref": [nan, nan, None]}
+    )
+    assert found["error"] == [None, "column 'image' is empty here", None]
+    assert found["quality"][0] == found["quality"][2] is not None
+
+
+def test_ray_takes_nan_for_a_reference_that_is_missing():
+    pa = pytest.importorskip("pyarrow")
+    from aigciqa.integrations.ray import _pictures
+
+    assert _pictures(pa.table({"ref": pa.array([float("nan"), None])}), "ref") == [(None, None)] * 2
+
+
 def test_datasets_decoded_pictures_and_streams(tiny, picture, quiet):
     from datasets import Dataset
     from datasets import Image as Picture

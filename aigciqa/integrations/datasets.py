@@ -12,7 +12,7 @@ from ..errors import CheckpointError, InputError
 from ..metric import Metric
 from ..records import Row
 from ..registry import create_metric
-from ..sources import Item
+from ..sources import Item, is_missing
 
 try:
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
@@ -179,7 +179,7 @@ def _encoded(value: Any, column: str) -> tuple[str | None, bytes | None]:
         if value.get("bytes"):
             return value.get("path") or column, value["bytes"]
         value = value.get("path")
-    if value is None or (isinstance(value, str | bytes) and not value):
+    if is_missing(value) or (isinstance(value, bytes) and not value):
         return None, None
     if isinstance(value, str | os.PathLike):
         return os.fspath(value), None

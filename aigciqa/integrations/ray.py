@@ -21,7 +21,7 @@ from ..errors import AigciqaError, CheckpointError, InputError
 from ..program import collect
 from ..records import Row
 from ..registry import create_metric, metric_info
-from ..sources import Item
+from ..sources import Item, is_missing
 from ..stamp import stamp_of
 
 if TYPE_CHECKING:
@@ -355,7 +355,8 @@ class _Actor:
 def _pictures(table: "pa.Table", column: str) -> list[tuple[str | None, bytes | None]]:
     """Each row's name and content: path and None, or the column's name and bytes; or twice None."""
     found: list[tuple[str | None, bytes | None]] = []
-    for value in table[column].to_pylist():
+    for cell in table[column].to_pylist():
+        value = None if is_missing(cell) else cell
         if not isinstance(value, str | bytes | None):
             raise InputError(
                 f"column {column!r} holds {table.schema.field(column).type}, not paths or the bytes of encoded "
