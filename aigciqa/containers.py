@@ -25,20 +25,21 @@ Cell: TypeAlias = str | Found  # the name of a file, or an image
 
 
 def read_manifest(
-    path: Path, picture_column: str, reference_column: str, wanted: Callable[[], bool]
+    path: Path, picture_column: str, reference_column: str | None, wanted: Callable[[], bool]
 ) -> Iterator[Sample]:
     """The rows in order: the names of a picture and its reference, or the images that the table holds itself.
 
     Args:
         path: of the table.
         picture_column: its column of pictures.
-        reference_column: its column of references, which may be absent when it is called ``reference``.
+        reference_column: its column of references, which may be absent when it is called ``reference``; None to
+            read no references.
         wanted: says at each row whether to keep an image that the table holds.
 
     Raises:
         InputError: when the table cannot be read, or a row has no name of a picture.
     """
-    columns = (picture_column, reference_column)
+    columns = (picture_column,) if reference_column is None else (picture_column, reference_column)
     kind = path.suffix.lower()
     with reading(path, f"a table ({kind})"):
         rows = {".parquet": _parquet, ".jsonl": _jsonl}.get(kind, _csv)(path, columns)
@@ -55,10 +56,10 @@ def _found(path: Path, where: str, cell: str | Found, keep: bool) -> Found | Non
         return cell if keep else replace(cell, data=None)
     if len(cell) > NAME:
         raise _too_long(path, where)
-    return Found(located(path.parent, cell)) if cell else None
+    return Found(located(path.parent, cell)) if cell.strip() else None
 
 
-def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
+def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     with open_text(path, _REMEDY) as file:
         rows = read_delimited(file, path, _REMEDY)
         _, names = next(rows)
@@ -67,10 +68,10 @@ def _csv(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]
             yield f"line {line}", row[places[0]], row[places[1]] if len(places) > 1 else ""
 
 
-def _jsonl(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str]]:
+def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     with open_text(path, _REMEDY) as file:
         named = False
-        for line, row in read_objects(file, path, _REMEDY):
+        for line, row in read_objects(file, path, _REMEDY, columns[0]):
             named = named or bool(
                 _columns(path, list(row), columns)
             )  # the first says whether the names are right
@@ -80,10 +81,10 @@ def _jsonl(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str, str
                     raise InputError(
                         f"{shown(str(path))}, line {line}: {name!r} is no text, but {type(cell).__name__}"
                     )
-            yield f"line {line}", str(cells[0]), str(cells[1])
+            yield f"line {line}", str(cells[0]), str(cells[1]) if len(cells) > 1 else ""
 
 
-def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, Cell, Cell]]:
+def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Cell, Cell]]:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
@@ -115,7 +116,7 @@ def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, Cell, 
 
 
 def _checked(
-    path: Path, file: IO[bytes], arrow: Any, parquet: Any, columns: tuple[str, str]
+    path: Path, file: IO[bytes], arrow: Any, parquet: Any, columns: tuple[str, ...]
 ) -> tuple[list[str], list[str]]:
     """The columns to read, and those that hold images, once the file says how much memory they take."""
     what = shown(str(path))
@@ -181,7 +182,7 @@ def _too_long(path: Path, where: str) -> InputError:
     )
 
 
-def _columns(path: Path, names: Sequence[str], columns: tuple[str, str]) -> list[str]:
+def _columns(path: Path, names: Sequence[str], columns: tuple[str, ...]) -> list[str]:
     """Those of `columns` that the table has."""
     for name in columns:
         if names.count(name) > 1:

@@ -23,6 +23,7 @@ def holds_images(table: Any, name: str, types: Any) -> bool:
     No path holds a NUL, and nearly every encoded image does.
     """
     kind = table.schema_arrow.field(name).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
     if str(kind) not in _BINARY:
         return is_image_struct(kind, types)
     for batch in islice(table.iter_batches(1, columns=[name], use_threads=False), _PEEKED):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import MetricConfig
-from .containers import MANIFESTS
+from .containers import MANIFESTS, read_manifest
 from .errors import CheckpointError, InputError
 from .limits import TABLE, check_size
 from .records import Row
@@ -142,15 +142,27 @@ def column_groups(sources: Sequence[str], picture_column: str, column: str) -> d
     groups: dict[str, str] = {}
     for path in map(Path, manifests):
         with reading(path, "a table"):
-            for row in _table(path, [picture_column, column])[1]:
-                picture = located(path.parent, row[picture_column])
-                group = "" if row[column] is None else str(row[column])
+            for picture, cell in _named(path, picture_column, column):
+                group = "" if cell is None else str(cell)
                 if groups.setdefault(picture, group) != group:
                     raise InputError(
                         f"{shown(str(path))}: {shown(picture)} has two values of {column!r}, {groups[picture]!r} and "
                         f"{group!r}; name it once, or group by a part of its name"
                     )
     return groups
+
+
+def _named(path: Path, picture_column: str, column: str) -> Iterator[tuple[str, Any]]:
+    """The name that results have of each picture of a manifest, and its cell in a column."""
+    if path.suffix.lower() != ".parquet":
+        for row in _table(path, [picture_column, column])[1]:
+            yield located(path.parent, row[picture_column]), row[column]
+        return
+    cells = _table(path, [column])[1]
+    for (picture, _), row in zip(
+        read_manifest(path, picture_column, None, lambda: False), cells, strict=True
+    ):
+        yield picture.name, row[column]
 
 
 def _table(path: Path, wanted: Sequence[str] = ()) -> tuple[list[str], Iterator[dict[str, Any]]]:

@@ -21,7 +21,7 @@ def located(folder: Path, name: str) -> str:
         ('gen.png', 'gen.png', 'no\\\\a.png')
     """
     written = folder / name
-    stripped = name.strip()
+    stripped = name.strip() or name
     spellings = dict.fromkeys((name, stripped, stripped.replace("\\", "/")))
     if (len(spellings) == 1 and name.isascii()) or there(
         written.exists

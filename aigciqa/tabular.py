@@ -132,13 +132,16 @@ def read_delimited(file: IO[str], path: Path, remedy: str) -> Iterator[tuple[int
         yield reader.line_num, row + [""] * (len(names) - len(row))
 
 
-def read_objects(file: IO[str], path: Path, remedy: str) -> Iterator[tuple[int, dict[str, object]]]:
+def read_objects(
+    file: IO[str], path: Path, remedy: str, column: str | None = None
+) -> Iterator[tuple[int, dict[str, object]]]:
     """The objects of a file of JSON lines, each with the number of its line; empty lines are left out.
 
     Args:
         file: the open table.
         path: of the table, for messages.
         remedy: what to do with a larger line, for the message.
+        column: that a line which is a JSON string alone fills; None to refuse such lines.
 
     Raises:
         InputError: for a line that is too long, or is no object.
@@ -152,6 +155,8 @@ def read_objects(file: IO[str], path: Path, remedy: str) -> Iterator[tuple[int, 
             found = json.loads(line)
         except (ValueError, RecursionError):
             found = None
+        if isinstance(found, str) and column is not None:
+            found = {column: found}
         if not isinstance(found, dict):
             raise InputError(f"{shown(str(path))}, line {number}: is no JSON object; write one object a line")
         yield number, found

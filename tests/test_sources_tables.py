@@ -157,6 +157,22 @@ def test_images_in_parquet_files_score_as_their_files_do():
     assert broken.error and broken.error.startswith("t.parquet#2: not a picture")
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())])
+def test_columns_of_bytes_of_each_type(kind):
+    images = [encoded(10), encoded(20), encoded(10)]
+    pq.write_table(pa.table({"picture": pa.array(images, pa.binary()).cast(kind)}), "t.parquet")
+    assert [(item.picture, item.data) for item in find_items(["t.parquet"])] == [
+        (f"t.parquet#{row}", image) for row, image in enumerate(images, 1)
+    ]
+
+
+def test_groups_of_images_that_a_table_holds():
+    rows = [{"bytes": encoded(10), "path": "a.png"}, {"bytes": encoded(20), "path": None}]
+    pq.write_table(pa.table({"image": rows, "g": ["SD", "MJ"]}), "t.parquet")
+    names = [item.picture for item in find_items(["t.parquet"], picture_column="image")]
+    assert column_groups(["t.parquet"], "image", "g") == dict(zip(names, ["SD", "MJ"], strict=True))
+
+
 def test_columns_of_other_types_are_refused_in_one_line():
     pq.write_table(pa.table({"picture": [[b"x"]]}), "t.parquet")
     with pytest.raises(InputError, match=r"^t\.parquet: column 'picture' holds list.*score_batch$"):
@@ -166,7 +182,7 @@ def test_columns_of_other_types_are_refused_in_one_line():
 # -- rows of a data frame
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, ""])
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, "", " "])
 @pytest.mark.parametrize("kind", [list, tuple, pd.Series])
 def test_missing_paths(missing, kind):
     lost = "row 1 (counted from 0) has no path of an image; fill it in, or leave the row out"
@@ -175,6 +191,29 @@ def test_missing_paths(missing, kind):
         Item("a.png"), Item("row 1", "r.png", error=lost), Item("c.png", "s.png")
     ]  # fmt: skip
     assert list(as_items(pictures)) == [Item("a.png"), Item("row 1", error=lost), Item("c.png")]
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.Categorical, pa.array, lambda rows: pa.chunked_array([rows])])
+def test_columns_of_every_library(kind):
+    rows = ["a.png", None, "c.png"]
+    assert list(as_items(kind(rows), kind(rows[::-1]))) == list(as_items(rows, rows[::-1]))
+    assert {type(item.picture) for item in as_items(kind(["a.png"]))} == {str}
+
+
+@pytest.mark.parametrize("kind", [list, pd.Series])
+def test_what_is_no_path_is_refused(kind):
+    with pytest.raises(InputError, match=r"row 0 .* is no path of an image, but int"):
+        list(as_items(kind([3])))
+    with pytest.raises(InputError, match=r"row 0 .* is no path of an image, but int"):
+        list(as_items(["a.png"], kind([3])))
+
+
+def test_cells_of_blanks_are_empty():
+    Path("t.csv").write_text("picture,reference\na.png,  \n")
+    Path("lost.csv").write_text("picture,n\n  ,1\n")
+    assert pairs("t.csv") == [("a.png", None)]
+    with pytest.raises(InputError, match="line 2: the picture's name is empty"):
+        pairs("lost.csv")
 
 
 def test_rows_without_a_path_are_rows_with_an_error():
@@ -274,6 +313,11 @@ def test_json_lines(encoding):
     assert list(column_groups(["m/t.jsonl"], "image", "ref").values()) == ["r.png", "", ""]
     with pytest.raises(InputError, match="no column 'gs', did you mean 'g'"):
         column_groups(["m/t.jsonl"], "image", "gs")
+
+
+def test_json_lines_that_are_paths_alone():
+    Path("t.jsonl").write_text('"a.png"\n\n{"picture": "b.png", "reference": "r.png"}\n"c.png"')
+    assert pairs("t.jsonl") == [("a.png", None), ("b.png", "r.png"), ("c.png", None)]
 
 
 @pytest.mark.parametrize(
