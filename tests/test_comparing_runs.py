@@ -14,6 +14,7 @@ from synthetic import make_pku
 from test_trainer import one_thread, recipe  # noqa: F401 (a fixture that is used by itself)
 from test_training_cli import run
 
+import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.training.assessment import assess, open_side
 from aigciqa.training.crossvalidation import judge
@@ -214,7 +215,10 @@ def test_rmse_is_on_the_scale_of_the_labels_after_training_and_later(from_1_to_5
     assert figures["scale_is_observed"] == (stated is None)
     # by hand, from what the metric says of the test side
     predicted = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    scores = predicted["quality_score"] / 5 * (scale[1] - scale[0]) + scale[0]
+    low, high = aigciqa.metric_info(
+        tmp_path / "run"
+    ).score_range  # the stated one, unless the recipe says more
+    scores = (predicted["quality_score"] - low) / (high - low) * (scale[1] - scale[0]) + scale[0]
     labels = whole.labels["quality"][predicted["row"]]
     assert figures["rmse"] == pytest.approx(np.sqrt(((scores - labels) ** 2).mean()), rel=1e-6)
     # whoever evaluates the run need not say again what it was told in training
