@@ -183,6 +183,7 @@ def test_refusals(pku, tmp_path, cache):
 def test_command(pku, tmp_path):
     options = {
         "--data": pku, "--out": tmp_path / "run", "--folds": 3, "--backbone": "test_efficientnet", "--resize": 36,
+        "--weights": "random",
         "--crop": 32, "--epochs": 1, "--feature": "stages", "--frozen": "true", "--hidden": 8,
     }  # fmt: skip
     flags = [str(part) for option in options.items() for part in option]

@@ -85,11 +85,20 @@ def test_the_checkpoint_gives_the_predictions_of_the_run(pku, tmp_path, referenc
     made = recipe(pku, reference=reference, dimensions=DIMENSIONS, lr=1e-2, **changes)
     run = train(made, tmp_path, report=silent)
     written = pd.read_csv(tmp_path / "predictions.csv")
-    assert list(written) == ["set", "row", *(f"{d}_{w}" for d in DIMENSIONS for w in ("score", "label"))]
+    assert list(written) == [
+        "set",
+        "row",
+        "picture",
+        "reference",
+        *(f"{d}_{w}" for d in DIMENSIONS for w in ("score", "label")),
+    ]
     assert len(written) == 16
     rated = load(pku)
     rows = written["row"].tolist()
     pictures, references = ([column[i] for i in rows] for column in (rated.pictures, rated.references))
+    assert written["picture"].tolist() == list(map(str, pictures))
+    seen = [None] * len(rows) if reference == "none" else list(map(str, references))
+    assert written["reference"].astype(object).where(written["reference"].notna(), None).tolist() == seen
     metric = aigciqa.create_metric(tmp_path, device="cpu")
     found = metric.predict(pictures, None if reference == "none" else references)
     for dimension in DIMENSIONS:

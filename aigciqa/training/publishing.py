@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..config import MetricConfig, read_config
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Parameter
 from ..model import open_network
 from ..weights import CONFIG, WEIGHTS, Source
 from .card import model_card
@@ -133,8 +134,9 @@ def _check_stated(provenance: Mapping[str, str]) -> None:
         stated = provenance[key].strip().lower()
         if not stated or stated.startswith("unknown"):
             raise CheckpointError(
-                f"not published: the {key} of this checkpoint is {provenance[key]!r}; state it with "
-                f"{key}={example!r}, or under provenance in its {CONFIG}"
+                f"not published: the {key} of this checkpoint is {provenance[key]!r}; state it with ",
+                Parameter(key, shlex.quote(example), repr(example)),
+                f", or under provenance in its {CONFIG}",
             )
 
 
