@@ -494,10 +494,15 @@ def test_arrow_keys_go_on_in_the_dialog(page):
     page.click(GALLERY)
     page.press("ArrowRight", "ArrowRight")
     assert "3 of 100" in page.texts("dialog")[0]
+    settled = "[...document.querySelectorAll('dialog img')].every(image => image.complete)"
+    page.until(settled)  # images that arrive move the buttons
     page.click("dialog button[aria-label=next]")
+    page.until("document.querySelector('dialog').innerText.includes('4 of 100')")
     page.press("ArrowLeft", "ArrowLeft")
     assert "2 of 100" in page.texts("dialog")[0]
+    page.until(settled)
     page.click("dialog button[aria-label=previous]")  # which is off now
+    page.until("document.querySelector('dialog').innerText.includes('1 of 100')")
     page.press("ArrowRight")
     assert "2 of 100" in page.texts("dialog")[0]
     page.press("Escape")

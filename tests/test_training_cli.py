@@ -144,8 +144,9 @@ def test_messages_have_the_names_of_options(ratings, tmp_path):
     assert "are for --data" in run(*described, code=2)
 
 
-def test_pretrained_weights_are_what_a_run_begins_from(ratings, tmp_path, hub):
+def test_pretrained_weights_are_what_a_run_begins_from(ratings, tmp_path, hub, monkeypatch):
     """They cannot be fetched here: the error says what to do instead, and nothing is trained."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))  # another test may have fetched them
     at = ratings.index("--weights")
     shown = run(*ratings[:at], *ratings[at + 2 :], code=2)
     assert "cannot get the pretrained weights test_efficientnet.r160_in1k" in shown
