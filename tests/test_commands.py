@@ -175,7 +175,7 @@ def run_folder(store):
         line = f"train fr-resnet50 --data PKU-I2IQA --out {store}/run {options}"
         done = CliRunner().invoke(main, shlex.split(line))
         assert done.exit_code == 0, done.output
-    for name in ("fr", "fr-resnet50", "a", "b", "paper"):
+    for name in ("fr", "fr-resnet50", "a", "b", "paper", "fr-overall"):
         shutil.copytree(store / "run", f"runs/{name}", copy_function=os.link)
 
 
