@@ -339,11 +339,11 @@ def test_no_memory_to_decode(times, write, monkeypatch, tally):
     """Once, it is tried again alone; when it never fits, that row says so and the others are right."""
     expected, left, loaded = write("whole.csv"), [times], image._from_pixels
 
-    def starved(picture, what):
+    def starved(picture, what, white):
         if left[0] and "031" in what:
             left[0] -= 1
             raise MemoryError
-        return loaded(picture, what)
+        return loaded(picture, what, white)
 
     monkeypatch.setattr(image, "_from_pixels", starved)
     found = write()
