@@ -70,11 +70,9 @@ def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, str]]
 
 def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     with open_text(path, _REMEDY) as file:
-        named = False
-        for line, row in read_objects(file, path, _REMEDY, columns[0]):
-            named = named or bool(
+        for at, (line, row) in enumerate(read_objects(file, path, _REMEDY, columns[0])):
+            if not at:  # the first row says whether the names are right
                 _columns(path, list(row), columns)
-            )  # the first says whether the names are right
             cells = ["" if (cell := row.get(name)) is None else cell for name in columns]
             for name, cell in zip(columns, cells, strict=True):
                 if not isinstance(cell, str):

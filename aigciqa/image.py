@@ -277,9 +277,8 @@ def _ends(image: Image.Image, what: str) -> tuple[int, int]:
     if image.format in ("PNG", "PPM") or (image.format and image.mode != "I"):
         tags: dict[int, Any] = getattr(image, "tag_v2", {})  # of TIFF
         white = (1 << tags.get(258, (16,))[0]) - 1  # BitsPerSample is 12 or 16
-        return (
-            (white, 0) if tags.get(262) == 0 else (0, white)
-        )  # WhiteIsZero, of which Pillow takes no account
+        white_is_zero = tags.get(262) == 0  # PhotometricInterpretation, which Pillow does not apply
+        return (white, 0) if white_is_zero else (0, white)
     if 255 < high < 4096:
         raise InputError(
             f"{what}: integer pixels up to {high} may be of 10, 12 or 16 bits, which cannot be told; convert to "

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -147,7 +146,7 @@ def as_items(pictures: Any, references: Any = None, reference_pattern: str | Non
             "one reference for all, or a pattern, goes with a list of names; pass list(pictures), without rows that "
             "have no path"
         )
-    return _zipped(pictures, itertools.repeat(None) if references is None else references)
+    return _zipped(pictures, references)
 
 
 def _announced(items: "Items") -> Iterator[Item]:
@@ -157,14 +156,17 @@ def _announced(items: "Items") -> Iterator[Item]:
         logging.getLogger("aigciqa").warning("%s", items.left_out)
 
 
-def _zipped(pictures: Iterable[Any], references: Iterable[Any]) -> Iterator[Item]:
-    endless = isinstance(references, itertools.repeat)
-    zipped = zip if endless else partial(itertools.zip_longest, fillvalue=_NONE)
-    for number, (picture, reference) in enumerate(zipped(_plain(pictures), _plain(references))):
+def _zipped(pictures: Iterable[Any], references: Iterable[Any] | None) -> Iterator[Item]:
+    pairs: Iterable[tuple[Any, Any]]
+    if references is None:
+        pairs = ((picture, None) for picture in _plain(pictures))
+    else:
+        pairs = itertools.zip_longest(_plain(pictures), _plain(references), fillvalue=_NONE)
+    for number, (picture, reference) in enumerate(pairs):
         if picture is _NONE or reference is _NONE:
             side = "references" if picture is _NONE else "pictures"
             raise InputError(f"there are more {side} than {number}; pass as many of both, in the same order")
-        if endless and isinstance(picture, Item):
+        if references is None and isinstance(picture, Item):
             yield picture
             continue
         beside = None if is_missing(reference) else _spelled(_path(reference, number))

@@ -23,9 +23,8 @@ def located(folder: Path, name: str) -> str:
     written = folder / name
     stripped = name.strip() or name
     spellings = dict.fromkeys((name, stripped, stripped.replace("\\", "/")))
-    if (len(spellings) == 1 and name.isascii()) or there(
-        written.exists
-    ):  # the most common name asks the disk nothing
+    plain = len(spellings) == 1 and name.isascii()  # the most common name, which asks the disk nothing
+    if plain or there(written.exists):
         return str(written)
     return next((found for spelling in spellings if (found := _found(folder, spelling))), str(written))
 

@@ -11,7 +11,7 @@ from .. import __version__
 from ..catalogue import completion_command, demo_command, info_command, list_command, report_command
 from ..cli import Program, complete_files, complete_metric, waiting
 from ..writing import write_named
-from .options import DATA_OPTIONS, RangeCommand, data_options, given_of, opened, recipe_options, source
+from .options import DATA_OPTIONS, RangeCommand, Value, data_options, given_of, opened, recipe_options, source
 from .recipe import list_recipes, read_recipe
 
 
@@ -170,24 +170,22 @@ def evaluate(
         write_named(out, json.dumps({**report.of, "data": said, "figures": report.figures}, indent=2))
 
 
-def _names(ctx: click.Context, parameter: click.Parameter, given: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in given.split(",")) if given else ()
-
-
 @main.command()
 @click.argument("data", shell_complete=complete_files)
 @click.option("--out", required=True, metavar="DIR", help="Where the runs go.", shell_complete=complete_files)
 @click.option(
     "--rows",
     metavar="NAME,...",
-    callback=_names,
+    type=Value("tuple[str, ...]"),
+    default=(),
     help="Of the table, as recipes.  [default: the paper's ten]",
 )
 @click.option(
     "--columns",
     "dimensions",
     metavar="DIMENSION,...",
-    callback=_names,
+    type=Value("tuple[str, ...]"),
+    default=(),
     help="Of the table.  [default: all four]",
 )
 @click.option("--images", metavar="DIR", help="Folder of the images.  [default: that of the labels]")

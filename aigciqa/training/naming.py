@@ -1,6 +1,5 @@
 """What the names of files and folders tell of the rows of a published data set."""
 
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError, Parameter
+from ..spelling import located as spelled
 from .mosz import place_by_number
 
 
@@ -18,11 +18,8 @@ def located(root: Path, name: str) -> str:
     """The file that a table names, whose separators or accents may be written as on another system."""
     if name.isascii() and "\\" not in name:
         return str(root / name)
-    straight = name.replace("\\", "/")
-    forms = (name, straight, *(unicodedata.normalize(form, straight) for form in ("NFC", "NFD")))
-    return next(
-        (str(root / one) for one in dict.fromkeys(forms) if (root / one).is_file()), str(root / straight)
-    )
+    found = spelled(root, name)
+    return found if Path(found).is_file() else str(root / name.replace("\\", "/"))
 
 
 def _first_there(*paths: Path) -> str:

@@ -92,10 +92,9 @@ def train(
         )
     if resume and (folder / "recipe.yaml").exists():
         saved = read_recipe(folder / "recipe.yaml")
-        if differences(saved, recipe):
+        if other := differences(saved, recipe):
             raise InputError(
-                f"the recipe differs from {folder / 'recipe.yaml'} in {', '.join(differences(saved, recipe))}; resume "
-                "with the same one"
+                f"the recipe differs from {folder / 'recipe.yaml'} in {', '.join(other)}; resume with the same one"
             )
         check_places(recipe)
     with claimed(folder) if PartialState().is_main_process else nullcontext():
